@@ -1,0 +1,157 @@
+//! What real releases get wrong, by name.
+//!
+//! A quirk is a departure of a shipped kernel from what its documentation or a later release does. It is on
+//! by default for the releases that have it and can be switched on or off for any machine. Each says which
+//! releases have it, what triggers it and what a program sees.
+
+use std::fmt;
+
+macro_rules! quirks {
+    ($($variant:ident = $name:literal, $text:literal;)*) => {
+        /// One named defect of a real release.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Quirk {
+            $(#[doc = $text] $variant,)*
+        }
+
+        impl Quirk {
+            /// Every quirk.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// The name used in scenario files and transcripts.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// One line: who has it, what triggers it, what is seen.
+            #[must_use]
+            pub const fn describe(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+        }
+    };
+}
+
+quirks! {
+    NoNameCheck = "no-name-check",
+        "6.19: CREATE_SESSION takes an empty name, and cuts 64 bytes without NUL to 63";
+    NoDirectionCheck = "no-direction-check",
+        "6.19: a session command is run whether the session is incoming or outgoing";
+    SameInodeTwice = "same-inode-twice",
+        "6.19: one memfd may be preserved under several tokens; only the first retrieve gets its pages";
+    FinishIgnoresReserved = "finish-ignores-reserved",
+        "6.19 to 7.1: FINISH does not look at its reserved field";
+    RetrieveErrorForgotten = "retrieve-error-forgotten",
+        "6.19: a failed RETRIEVE_FD is not remembered; another try works on memory that is already freed";
+    DeserializeErrorSwallowed = "deserialize-error-swallowed",
+        "6.19: a file that cannot be deserialised ends its session's list silently instead of failing the open";
+    SealsNotCarried = "seals-not-carried",
+        "6.19: memfd-v1 has no seals; every file comes back with F_SEAL_SEAL alone";
+    FolioFlagsAtPreserve = "folio-flags-at-preserve",
+        "6.19: pages allocated but unused at PRESERVE_FD come back as zeros, whatever was written later";
+    LargeFileTruncatedCount = "large-file-einval",
+        "6.19: no limit on the pages of a memfd; the page count is cut to 32 bits (16 TiB gives EINVAL)";
+    StaleRestoreError = "stale-restore-error",
+        "6.19: when a folio cannot be restored after another could, RETRIEVE_FD succeeds with pages missing";
+    BlocksOnePerFolio = "blocks-one-per-folio",
+        "6.19: st_blocks of a retrieved file counts one page for each folio, whatever its order";
+    ShortLinkText = "short-link-text",
+        "6.19: readlink of a session descriptor fails with ENAMETOOLONG for names of 39 bytes and more";
+    EmptyTrailingBlock = "empty-trailing-block",
+        "7.2, 7.3: a CREATE_SESSION refused with EEXIST when all blocks are full leaves an empty block, and \
+         the next kernel panics";
+    ExecSealImpliesWrite = "exec-seal-implies-write",
+        "7.1 to 7.3: a memfd with F_SEAL_EXEC comes back executable and sealed against writing and resizing";
+    RetrieveSessionFaultDestroys = "retrieve-session-fault-destroys",
+        "all: RETRIEVE_SESSION whose reply cannot be written back finishes and removes the session";
+    WriteWindowPage = "write-window-page",
+        "6.19, 7.1: a write over the end of a frozen or grow-sealed file is cut at a page, not at 2 MiB";
+    FinalizeErrorKeepsFrozen = "finalize-error-keeps-frozen",
+        "6.19: when KHO cannot be finalised, reboot says EAGAIN and the frozen files stay frozen";
+    PreserveContextRunsLuo = "preserve-context-runs-luo",
+        "6.19: the live update steps run for images loaded with KEXEC_PRESERVE_CONTEXT as well";
+}
+
+impl Quirk {
+    /// The quirk with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|quirk| quirk.name() == name)
+    }
+
+    const fn bit(self) -> u64 {
+        1 << self as u32
+    }
+}
+
+impl fmt::Display for Quirk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A set of quirks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quirks(u64);
+
+impl Quirks {
+    /// No quirk: the behaviour that the documentation promises.
+    pub const NONE: Self = Self(0);
+
+    /// The set of these quirks.
+    #[must_use]
+    pub const fn of(quirks: &[Quirk]) -> Self {
+        let mut bits = 0;
+        let mut i = 0;
+        while i < quirks.len() {
+            bits |= quirks[i].bit();
+            i += 1;
+        }
+        Self(bits)
+    }
+
+    /// Whether `quirk` is in the set.
+    #[must_use]
+    pub const fn has(self, quirk: Quirk) -> bool {
+        self.0 & quirk.bit() != 0
+    }
+
+    /// The set with `quirk`.
+    #[must_use]
+    pub const fn with(self, quirk: Quirk) -> Self {
+        Self(self.0 | quirk.bit())
+    }
+
+    /// The set without `quirk`.
+    #[must_use]
+    pub const fn without(self, quirk: Quirk) -> Self {
+        Self(self.0 & !quirk.bit())
+    }
+
+    /// The members, in the order of declaration.
+    pub fn iter(self) -> impl Iterator<Item = Quirk> {
+        Quirk::ALL.iter().copied().filter(move |quirk| self.has(*quirk))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_hold_what_was_put_in() {
+        let set = Quirks::of(&[Quirk::NoNameCheck, Quirk::EmptyTrailingBlock]);
+        assert!(set.has(Quirk::EmptyTrailingBlock));
+        assert!(!set.has(Quirk::SealsNotCarried));
+        assert_eq!(set.without(Quirk::EmptyTrailingBlock).iter().collect::<Vec<_>>(), [Quirk::NoNameCheck]);
+        assert_eq!(set.with(Quirk::NoNameCheck), set);
+    }
+
+    #[test]
+    fn names_are_unique_and_found() {
+        for quirk in Quirk::ALL {
+            assert_eq!(Quirk::from_name(quirk.name()), Some(*quirk));
+        }
+    }
+}

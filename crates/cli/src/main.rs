@@ -1,0 +1,2 @@
+//! luosim
+fn main() {}

@@ -1,0 +1,238 @@
+//! File-lifecycle-bound objects (FLBs): global objects that exist for the next kernel as long as files of a
+//! handler are preserved (7.0 and later).
+//!
+//! Outgoing: the first preserved file calls `preserve`, the last unpreserved one `unpreserve`. Incoming: the
+//! first `get_incoming` calls `retrieve`; when all files of the previous kernel are finished, `finish`.
+//! Known defect kept: an object that nobody ever asked for is not finished.
+
+use std::rc::Rc;
+
+use luosim_abi::luo::flb::{self as abi, FlbEntry, FlbHeader};
+use luosim_abi::{Errno, KResult};
+use luosim_physmem::{PhysAddr, PhysMem};
+
+use crate::file_set::HandlerIndex;
+use crate::host::{Host, Memory};
+
+/// What an FLB does (`struct liveupdate_flb_ops`).
+pub trait FlbOps<H: Host> {
+    /// The string in its record, at most 47 bytes.
+    fn compatible(&self) -> &'static str;
+    /// First file: makes the object survive; returns its 64-bit handle.
+    ///
+    /// # Errors
+    /// Whatever PRESERVE_FD shall answer.
+    fn preserve(&self, host: &mut H) -> KResult<u64>;
+    /// Last file: undoes `preserve`.
+    fn unpreserve(&self, host: &mut H, data: u64);
+    /// The new kernel wants the object.
+    ///
+    /// # Errors
+    /// Kept and given to every later caller.
+    fn retrieve(&self, host: &mut H, data: u64) -> KResult<()>;
+    /// The last file of the previous kernel was finished.
+    fn finish(&self, host: &mut H, data: u64);
+}
+
+#[derive(Debug, Default)]
+struct Incoming {
+    count: u64,
+    data: Option<u64>,
+    error: Option<Errno>,
+    finished: bool,
+}
+
+struct Flb<H: Host> {
+    ops: Rc<dyn FlbOps<H>>,
+    handlers: Vec<HandlerIndex>,
+    outgoing: u64,
+    data: u64,
+    incoming: Incoming,
+}
+
+/// All FLBs of a kernel, in order of first registration.
+pub(crate) struct FlbRegistry<H: Host> {
+    flbs: Vec<Flb<H>>,
+    /// The page of the previous kernel; 0 if it left none.
+    table: PhysAddr,
+}
+
+impl<H: Host> FlbRegistry<H> {
+    pub(crate) fn new(table: PhysAddr) -> Self {
+        Self { flbs: Vec::new(), table }
+    }
+
+    /// Binds `ops` to a handler.
+    ///
+    /// # Errors
+    /// EEXIST if it is bound already, or another has its string; ENOSPC at 63.
+    pub(crate) fn register(&mut self, handler: HandlerIndex, ops: Rc<dyn FlbOps<H>>) -> KResult<()> {
+        let name = ops.compatible();
+        let twice = |name: &str| Errno::EEXIST.because(format!("FLB '{name}' is registered already"));
+        if let Some(flb) = self.flbs.iter_mut().find(|flb| Rc::ptr_eq(&flb.ops, &ops)) {
+            if flb.handlers.contains(&handler) {
+                return Err(twice(name));
+            }
+            flb.handlers.push(handler);
+            return Ok(());
+        }
+        if self.flbs.len() >= abi::MAX_ENTRIES {
+            return Err(Errno::ENOSPC.because(format!("{} FLBs are registered already", abi::MAX_ENTRIES)));
+        }
+        if self.flbs.iter().any(|flb| flb.ops.compatible() == name) {
+            return Err(twice(name));
+        }
+        let incoming = Incoming::default();
+        self.flbs.push(Flb { ops, handlers: vec![handler], outgoing: 0, data: 0, incoming });
+        Ok(())
+    }
+
+    fn of(&self, handler: HandlerIndex) -> Vec<usize> {
+        (0..self.flbs.len()).filter(|index| self.flbs[*index].handlers.contains(&handler)).collect()
+    }
+
+    /// One more file of `handler`: every FLB of it, in order of registration.
+    ///
+    /// # Errors
+    /// That of an FLB's `preserve`; those before it are put again, last first.
+    pub(crate) fn get_outgoing(&mut self, host: &mut H, handler: HandlerIndex) -> KResult<()> {
+        let mine = self.of(handler);
+        for (done, index) in mine.iter().enumerate() {
+            if let Err(refusal) = self.get_one(host, *index) {
+                for undo in mine[..done].iter().rev() {
+                    self.put_one(host, *undo);
+                }
+                return Err(refusal);
+            }
+        }
+        Ok(())
+    }
+
+    fn get_one(&mut self, host: &mut H, index: usize) -> KResult<()> {
+        let flb = &mut self.flbs[index];
+        if flb.outgoing == 0 {
+            flb.data = flb.ops.clone().preserve(host)?;
+        }
+        flb.outgoing += 1;
+        Ok(())
+    }
+
+    fn put_one(&mut self, host: &mut H, index: usize) {
+        let flb = &mut self.flbs[index];
+        flb.outgoing = flb.outgoing.checked_sub(1).expect("an FLB is put as often as it was got");
+        if flb.outgoing == 0 {
+            flb.ops.clone().unpreserve(host, std::mem::take(&mut flb.data));
+        }
+    }
+
+    /// One file of `handler` less: every FLB of it, in reverse order of registration.
+    pub(crate) fn put_outgoing(&mut self, host: &mut H, handler: HandlerIndex) {
+        for index in self.of(handler).into_iter().rev() {
+            self.put_one(host, index);
+        }
+    }
+
+    /// Writes the table: each FLB with files, in order of registration.
+    pub(crate) fn serialize(&self, mem: &mut Memory<'_>, table: PhysAddr) {
+        let mut count = 0u64;
+        for flb in self.flbs.iter().filter(|flb| flb.outgoing > 0) {
+            let entry = FlbEntry::new(flb.ops.compatible(), flb.data, flb.outgoing);
+            let at = table.checked_add(abi::HEADER_SIZE + count * abi::ENTRY_SIZE).expect("in its page");
+            mem.ram.mem.write_obj(at, &entry).expect("the table is this kernel's page");
+            count += 1;
+        }
+        let header = FlbHeader { pgcnt: 1.into(), count: count.into() };
+        mem.ram.mem.write_obj(table, &header).expect("the table is this kernel's page");
+    }
+
+    fn find_incoming(&self, mem: &PhysMem, name: &str) -> KResult<(u64, u64)> {
+        if self.table == PhysAddr::NULL {
+            return Err(Errno::ENODATA.because("the previous kernel left no FLB table"));
+        }
+        let header = mem.read_obj::<FlbHeader>(self.table).map_err(|e| Errno::ENOENT.because(e.to_string()))?;
+        let entries = header.count.get().min(u64::try_from(abi::MAX_ENTRIES).expect("small"));
+        (0..entries)
+            .map_while(|index| self.table.checked_add(abi::HEADER_SIZE + index * abi::ENTRY_SIZE))
+            .map_while(|at| mem.read_obj::<FlbEntry>(at).ok())
+            .find(|entry| entry.is_named(name))
+            .map(|entry| (entry.data.get(), entry.count.get()))
+            .ok_or_else(|| Errno::ENOENT.because(format!("the previous kernel left no FLB '{name}'")))
+    }
+
+    fn by_name(&self, name: &str) -> KResult<usize> {
+        let found = self.flbs.iter().position(|flb| flb.ops.compatible() == name);
+        found.ok_or_else(|| Errno::EINVAL.because(format!("FLB '{name}' is not registered")))
+    }
+
+    /// The incoming object `name`, retrieved at the first call; gives one more count.
+    ///
+    /// # Errors
+    /// ENODATA: finished, or nothing came; ENOENT: not in the table; or the kept error of `retrieve`.
+    pub(crate) fn get_incoming(&mut self, host: &mut H, name: &str) -> KResult<u64> {
+        let index = self.by_name(name)?;
+        let state = &self.flbs[index].incoming;
+        if state.finished {
+            return Err(Errno::ENODATA.because(format!("FLB '{name}' is finished")));
+        }
+        if let Some(errno) = state.error {
+            return Err(errno.because(format!("FLB '{name}' could not be retrieved before")));
+        }
+        if state.data.is_none() {
+            self.retrieve(host, index, name)?;
+        }
+        let state = &mut self.flbs[index].incoming;
+        state.count += 1;
+        Ok(state.data.expect("retrieved above"))
+    }
+
+    fn retrieve(&mut self, host: &mut H, index: usize, name: &str) -> KResult<()> {
+        let (data, count) = self.find_incoming(&host.memory().ram.mem, name)?;
+        let ops = self.flbs[index].ops.clone();
+        let result = ops.retrieve(host, data);
+        let state = &mut self.flbs[index].incoming;
+        state.count = count;
+        match result {
+            Ok(()) => state.data = Some(data),
+            Err(refusal) => {
+                state.error = Some(refusal.errno);
+                return Err(refusal);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a count of [`Self::get_incoming`] back.
+    pub(crate) fn put_incoming(&mut self, host: &mut H, name: &str) -> KResult<()> {
+        let index = self.by_name(name)?;
+        self.put_incoming_one(host, index);
+        Ok(())
+    }
+
+    /// One incoming file of `handler` was finished.
+    pub(crate) fn finish_file(&mut self, host: &mut H, handler: HandlerIndex) {
+        for index in self.of(handler).into_iter().rev() {
+            self.put_incoming_one(host, index);
+        }
+    }
+
+    fn put_incoming_one(&mut self, host: &mut H, index: usize) {
+        let flb = &mut self.flbs[index];
+        let Some(left) = flb.incoming.count.checked_sub(1) else {
+            return;
+        };
+        flb.incoming.count = left;
+        if left > 0 {
+            return;
+        }
+        match flb.incoming.data.take() {
+            Some(data) => {
+                flb.incoming.finished = true;
+                flb.ops.clone().finish(host, data);
+            }
+            None => {
+                let text = format!("luo: FLB '{}' was never retrieved; not finished", flb.ops.compatible());
+                host.memory().log.warn(text);
+            }
+        }
+    }
+}

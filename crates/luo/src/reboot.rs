@@ -1,0 +1,145 @@
+//! The live update steps of `reboot(KEXEC)`: freeze every file, write every record, commit.
+//!
+//! Sessions in order of creation, files in order of preservation. A refused freeze undoes: files frozen so
+//! far in that session are thawed in *forward* order and its records wiped, then earlier sessions last to
+//! first. After success nothing can fail any more, and nothing is undone.
+
+use luosim_abi::luo::record::{FileRecord, SessionRecord};
+use luosim_abi::quirk::Quirk;
+use luosim_abi::{Errno, KResult};
+use luosim_physmem::PhysAddr;
+
+use crate::file_set::File;
+use crate::format::Outgoing;
+use crate::host::{Host, SessionKey};
+use crate::{Event, Luo};
+
+/// What a serialisation carried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// Outgoing sessions, the empty ones too.
+    pub sessions: u64,
+    /// Files in them.
+    pub files: u64,
+}
+
+impl<H: Host> Luo<H> {
+    /// Serialises all outgoing sessions. With LUO off: success, nothing carried.
+    ///
+    /// # Errors
+    /// The errno of the handler that refused to freeze; 6.19 also EAGAIN if KHO cannot be finalised. The
+    /// system goes on as before (but see quirk `finalize-error-keeps-frozen`).
+    pub fn reboot(&mut self, host: &mut H) -> KResult<Carried> {
+        if !self.enabled {
+            return Ok(Carried::default());
+        }
+        let keys: Vec<SessionKey> = self.outgoing.keys().collect();
+        self.out().begin(&mut host.memory());
+        for (index, key) in keys.iter().enumerate() {
+            if let Err(refusal) = self.freeze_session(host, *key, index) {
+                self.undo(host, &keys[..index]);
+                return Err(refusal);
+            }
+        }
+        self.commit(host, &keys)?;
+        Ok(self.report(host, &keys))
+    }
+
+    fn out(&self) -> &Outgoing {
+        self.out.as_ref().expect("LUO is on, so its outgoing state exists")
+    }
+
+    fn commit(&mut self, host: &mut H, keys: &[SessionKey]) -> KResult<()> {
+        for key in keys {
+            let session = self.session(*key).expect("listed sessions exist");
+            session.area.write_counts(&mut host.memory(), session.files.count());
+        }
+        self.out().commit(&mut host.memory(), self.outgoing.count());
+        if let Outgoing::V5(out) = self.out() {
+            self.flbs.serialize(&mut host.memory(), out.flbs);
+        }
+        let mem = host.memory();
+        if let Err(refusal) = mem.kho.finalize(mem.ram, mem.log) {
+            if !self.quirks.has(Quirk::FinalizeErrorKeepsFrozen) {
+                self.undo(host, keys);
+            }
+            return Err(Errno::EAGAIN.because(format!("KHO could not be finalised: {refusal}")));
+        }
+        self.serialized = true;
+        Ok(())
+    }
+
+    fn report(&self, host: &mut H, keys: &[SessionKey]) -> Carried {
+        let mut carried = Carried::default();
+        for key in keys {
+            let session = self.session(*key).expect("listed sessions exist");
+            for index in 0..session.files.len() {
+                let token = session.files.at(index).token;
+                host.emit(Event::Serialized { session: session.name, token });
+            }
+            host.emit(Event::SessionSerialized { session: session.name, files: session.files.count() });
+            carried.sessions += 1;
+            carried.files += session.files.count();
+        }
+        carried
+    }
+
+    fn freeze_session(&mut self, host: &mut H, key: SessionKey, index: usize) -> KResult<()> {
+        let count = self.session(key).expect("listed sessions exist").files.len();
+        for at in 0..count {
+            if let Err(refusal) = self.freeze_file(host, key, at) {
+                self.unfreeze_files(host, key, at);
+                return Err(refusal);
+            }
+        }
+        let session = self.session(key).expect("listed sessions exist");
+        let files = if count == 0 { PhysAddr::NULL } else { session.area.head() };
+        let record = SessionRecord {
+            name: *session.name.field(),
+            files: files.raw().into(),
+            count: session.files.count().into(),
+        };
+        let slot = self.session_slot(index);
+        host.memory().ram.mem.write_obj(slot, &record).expect("the slot is in a page of this kernel");
+        Ok(())
+    }
+
+    fn session_slot(&self, index: usize) -> PhysAddr {
+        self.out().session_slot(u64::try_from(index).expect("an index fits in 64 bits"))
+    }
+
+    fn freeze_file(&mut self, host: &mut H, key: SessionKey, at: usize) -> KResult<()> {
+        let file = self.session(key).expect("listed sessions exist").files.at(at);
+        let Some(id) = file.preserved else { return Ok(()) };
+        let handler = self.handlers[file.handler.0].clone();
+        let data = handler.freeze(host, id, file.data)?;
+        let session = self.session_mut(key).expect("listed sessions exist");
+        session.files.set_data(at, data);
+        let slot = session.area.slot(u64::try_from(at).expect("an index fits in 64 bits"));
+        let record = FileRecord::new(handler.compatible(), data, file.token);
+        host.memory().ram.mem.write_obj(slot, &record).expect("the slot is in a page of this kernel");
+        Ok(())
+    }
+
+    /// Thaws the first `count` files of a session, in forward order, and wipes their records.
+    fn unfreeze_files(&mut self, host: &mut H, key: SessionKey, count: usize) {
+        for at in 0..count {
+            let session = self.session(key).expect("listed sessions exist");
+            let File { handler, preserved, data, .. } = session.files.at(at);
+            let slot = session.area.slot(u64::try_from(at).expect("an index fits in 64 bits"));
+            host.memory().ram.mem.fill(slot, 64, 0).expect("the slot is in a page of this kernel");
+            if let Some(id) = preserved {
+                self.handlers[handler.0].clone().unfreeze(host, id, data);
+            }
+        }
+    }
+
+    fn undo(&mut self, host: &mut H, keys: &[SessionKey]) {
+        for (index, key) in keys.iter().enumerate().rev() {
+            let count = self.session(*key).expect("listed sessions exist").files.len();
+            self.unfreeze_files(host, *key, count);
+            let slot = self.session_slot(index);
+            host.memory().ram.mem.fill(slot, 80, 0).expect("the slot is in a page of this kernel");
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The kernel parameters that concern live update: `kho=`, `liveupdate=`, `kho_scratch=`.
+//!
+//! All three are early parameters. A value that does not parse leaves the setting as it was and is logged as
+//! a malformed early option; of several good ones the last wins. Other words are kept and ignored.
+
+use luosim_kho::log::KernelLog;
+use luosim_kho::scratch::ScratchSpec;
+
+/// What the command line asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parameters {
+    /// `kho=`; the simulated kernels are built with it on by default.
+    pub kho: bool,
+    /// `liveupdate=`; off by default, as in every release.
+    pub liveupdate: bool,
+    /// `kho_scratch=`.
+    pub scratch: ScratchSpec,
+}
+
+impl Default for Parameters {
+    fn default() -> Self {
+        Self { kho: true, liveupdate: false, scratch: ScratchSpec::default() }
+    }
+}
+
+/// The kernel's boolean: only the first one or two letters count.
+fn boolean(value: &str) -> Option<bool> {
+    let mut letters = value.bytes();
+    match letters.next()? {
+        b'e' | b'E' | b'y' | b'Y' | b't' | b'T' | b'1' => Some(true),
+        b'd' | b'D' | b'n' | b'N' | b'f' | b'F' | b'0' => Some(false),
+        b'o' | b'O' => match letters.next()? {
+            b'n' | b'N' => Some(true),
+            b'f' | b'F' => Some(false),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+impl Parameters {
+    /// Reads a command line. Words are separated by white space; everything after `--` is for init.
+    #[must_use]
+    pub fn parse(cmdline: &str, log: &mut KernelLog) -> Self {
+        let mut parameters = Self::default();
+        for word in cmdline.split_ascii_whitespace().take_while(|word| *word != "--") {
+            let (name, value) = word.split_once('=').unwrap_or((word, ""));
+            if !parameters.set(name, value, log) {
+                log.warn(format!("Malformed early option '{name}'"));
+            }
+        }
+        parameters
+    }
+
+    /// Applies one word; `false` if it is one of ours and does not parse.
+    fn set(&mut self, name: &str, value: &str, log: &mut KernelLog) -> bool {
+        match name {
+            "kho" => boolean(value).map(|on| self.kho = on).is_some(),
+            "liveupdate" => boolean(value).map(|on| self.liveupdate = on).is_some(),
+            "kho_scratch" => match ScratchSpec::parse(value) {
+                Some(spec) => {
+                    log.info(spec.announce());
+                    self.scratch = spec;
+                    true
+                }
+                None => false,
+            },
+            _ => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(cmdline: &str) -> (Parameters, Vec<String>) {
+        let mut log = KernelLog::default();
+        let parameters = Parameters::parse(cmdline, &mut log);
+        (parameters, log.lines.iter().map(|line| line.text.clone()).collect())
+    }
+
+    #[test]
+    fn only_the_first_letters_of_a_boolean_count() {
+        for (text, value) in [("on", Some(true)), ("ON", Some(true)), ("offside", Some(false)), ("yes", Some(true)),
+            ("1", Some(true)), ("0x", Some(false)), ("enable", Some(true)), ("bogus", None), ("o", None), ("", None)]
+        {
+            assert_eq!(boolean(text), value, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_last_good_one_wins_and_bad_ones_are_logged() {
+        let (parameters, log) = parse("quiet liveupdate=on kho=off liveupdate=bogus -- liveupdate=off");
+        assert!(parameters.liveupdate && !parameters.kho);
+        assert_eq!(log, ["Malformed early option 'liveupdate'"]);
+        let (parameters, log) = parse("liveupdate");
+        assert!(!parameters.liveupdate, "a bare word has no value");
+        assert_eq!(log, ["Malformed early option 'liveupdate'"]);
+    }
+}
