@@ -1,0 +1,223 @@
+//! Small flattened device trees, as KHO and LUO use them: a root and its children, strings and numbers.
+//!
+//! Numeric properties are raw native-endian (little-endian) bytes, only 4-aligned: never cells. Reading is by
+//! `dtoolkit` after our own header check, writing by `vm-fdt`: trees are equal to the kernel's in meaning, not
+//! in the order of their strings.
+
+use dtoolkit::fdt::{Fdt, FdtNode};
+use dtoolkit::{Node as _, Property as _};
+use luosim_abi::fdt::{FdtHeader, HEADER_SIZE, HeaderError};
+use luosim_physmem::{PhysAddr, PhysMem};
+use vm_fdt::FdtWriter;
+use zerocopy::FromBytes;
+
+/// Why a tree cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TreeError {
+    /// The address does not lie in memory.
+    #[error("it does not lie in memory")]
+    Outside,
+    /// The header is bad.
+    #[error("{0}")]
+    Header(HeaderError),
+    /// The header is good but the structure is not.
+    #[error("its structure is broken: {0}")]
+    Structure(String),
+}
+
+impl TreeError {
+    /// The library's number in kernel messages.
+    #[must_use]
+    pub fn code(&self) -> i32 {
+        match self {
+            Self::Outside => -8,
+            Self::Header(error) => error.code(),
+            Self::Structure(_) => -11,
+        }
+    }
+}
+
+/// A node with its properties and children.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    properties: Vec<(String, Vec<u8>)>,
+    children: Vec<(String, Node)>,
+}
+
+impl Node {
+    /// A node with a `compatible` string.
+    #[must_use]
+    pub fn new(compatible: &str) -> Self {
+        Self::default().with_bytes("compatible", [compatible.as_bytes(), &[0]].concat())
+    }
+
+    fn with_bytes(mut self, name: &str, value: Vec<u8>) -> Self {
+        self.properties.push((name.to_owned(), value));
+        self
+    }
+
+    /// The node with an 8-byte native-endian property more.
+    #[must_use]
+    pub fn with_u64(self, name: &str, value: u64) -> Self {
+        self.with_bytes(name, value.to_le_bytes().to_vec())
+    }
+
+    /// The node with a child more.
+    #[must_use]
+    pub fn with_child(mut self, name: &str, child: Self) -> Self {
+        self.children.push((name.to_owned(), child));
+        self
+    }
+
+    /// The bytes of a property.
+    #[must_use]
+    pub fn bytes(&self, name: &str) -> Option<&[u8]> {
+        self.properties.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_slice())
+    }
+
+    /// An 8-byte native-endian property; `None` if it is missing or of another size.
+    #[must_use]
+    pub fn u64(&self, name: &str) -> Option<u64> {
+        let bytes: [u8; 8] = self.bytes(name)?.try_into().ok()?;
+        Some(u64::from_le_bytes(bytes))
+    }
+
+    /// The first string of `compatible`, for messages.
+    #[must_use]
+    pub fn compatible(&self) -> Option<String> {
+        let bytes = self.bytes("compatible")?;
+        let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+        Some(String::from_utf8_lossy(&bytes[..end]).into_owned())
+    }
+
+    /// Whether one string of the `compatible` list is exactly `wanted`.
+    #[must_use]
+    pub fn is_compatible(&self, wanted: &str) -> bool {
+        self.bytes("compatible").is_some_and(|list| {
+            list.ends_with(&[0]) && list.split(|byte| *byte == 0).any(|text| text == wanted.as_bytes())
+        })
+    }
+
+    /// The child of this name.
+    #[must_use]
+    pub fn child(&self, name: &str) -> Option<&Self> {
+        self.children.iter().find(|(found, _)| found == name).map(|(_, child)| child)
+    }
+
+    /// All children with their names.
+    pub fn children(&self) -> impl Iterator<Item = (&str, &Self)> {
+        self.children.iter().map(|(name, child)| (name.as_str(), child))
+    }
+
+    /// Copies what the library found, `depth` levels down: deeper nodes mean nothing here.
+    fn copy(node: &FdtNode<'_>, depth: u32) -> Self {
+        let properties =
+            node.properties().map(|property| (property.name().to_owned(), property.value().to_vec())).collect();
+        let children = if depth == 0 {
+            Vec::new()
+        } else {
+            node.children().map(|child| (child.name().to_owned(), Self::copy(&child, depth - 1))).collect()
+        };
+        Self { properties, children }
+    }
+
+    fn write(&self, writer: &mut FdtWriter, name: &str) -> Result<(), vm_fdt::Error> {
+        let node = writer.begin_node(name)?;
+        for (property, value) in &self.properties {
+            writer.property(property, value)?;
+        }
+        for (child, tree) in &self.children {
+            tree.write(writer, child)?;
+        }
+        writer.end_node(node)
+    }
+}
+
+/// A whole tree.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tree {
+    root: Node,
+}
+
+impl Tree {
+    /// The tree under `root`.
+    #[must_use]
+    pub fn new(root: Node) -> Self {
+        Self { root }
+    }
+
+    /// Its root.
+    #[must_use]
+    pub fn root(&self) -> &Node {
+        &self.root
+    }
+
+    /// Reads the tree at `addr`, of at most `room` bytes.
+    ///
+    /// # Errors
+    /// [`TreeError`].
+    pub fn read(mem: &PhysMem, addr: PhysAddr, room: u64) -> Result<Self, TreeError> {
+        let mut header = [0; HEADER_SIZE];
+        mem.read(addr, &mut header).map_err(|_| TreeError::Outside)?;
+        let header = FdtHeader::read_from_bytes(&header).expect("the size is the header's");
+        header.check(room).map_err(TreeError::Header)?;
+        let total = usize::try_from(header.totalsize.get()).expect("at most a page");
+        let mut blob = vec![0; total];
+        mem.read(addr, &mut blob).map_err(|_| TreeError::Outside)?;
+        Self::parse(&blob)
+    }
+
+    /// Reads a tree from its bytes.
+    ///
+    /// # Errors
+    /// [`TreeError::Structure`].
+    pub fn parse(blob: &[u8]) -> Result<Self, TreeError> {
+        let fdt = Fdt::new(blob).map_err(|error| TreeError::Structure(error.to_string()))?;
+        Ok(Self { root: Node::copy(&fdt.root(), 2) })
+    }
+
+    /// The bytes of the tree.
+    ///
+    /// # Panics
+    /// For a name with NUL in it, which no caller makes.
+    #[must_use]
+    pub fn to_blob(&self) -> Vec<u8> {
+        let mut writer = FdtWriter::new().expect("no reservations to check");
+        self.root.write(&mut writer, "").expect("names have no NUL and nodes are balanced");
+        writer.finish().expect("every node was ended")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Tree {
+        let child = Node::default().with_u64("blob-size", 73).with_u64("preserved-data", 0x1_16be_4000);
+        Tree::new(Node::new("kho-v4").with_u64("preserved-memory-map", 0x4c_3000).with_child("LUO", child))
+    }
+
+    #[test]
+    fn a_tree_reads_back_as_it_was_written() {
+        let tree = sample();
+        assert_eq!(Tree::parse(&tree.to_blob()).expect("well formed"), tree);
+        let luo = tree.root().child("LUO").expect("a child");
+        assert_eq!(luo.u64("preserved-data"), Some(0x1_16be_4000));
+        assert_eq!(luo.u64("nothing"), None);
+    }
+
+    #[test]
+    fn compatible_is_one_whole_string_of_the_list() {
+        let node = Node::default().with_bytes("compatible", b"a\0luo-v1\0".to_vec());
+        assert!(node.is_compatible("luo-v1") && !node.is_compatible("luo") && !node.is_compatible("luo-v1x"));
+        let open = Node::default().with_bytes("compatible", b"luo-v1".to_vec());
+        assert!(!open.is_compatible("luo-v1"), "not terminated");
+    }
+
+    #[test]
+    fn numbers_of_another_size_are_not_numbers() {
+        let node = Node::default().with_bytes("preserved-memory-map", vec![0; 4]);
+        assert_eq!(node.u64("preserved-memory-map"), None);
+    }
+}
