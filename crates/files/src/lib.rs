@@ -1,1 +1,84 @@
-//! luosim-files
+//! The files of one simulated kernel, and the handlers that carry them over a kexec.
+//!
+//! [`FileTable`] counts references on open file descriptions; [`shmem`] is the memory file behind memfds and
+//! tmpfs files, its contents in folios of physical memory; [`memfd`] is the handler that preserves them.
+//! Everything here is dropped at a kexec: a retrieved file is built anew from bytes.
+//!
+//! Not here: descriptors and paths (crate `luosim-machine`), which session holds what (crate `luosim-luo`).
+
+#![forbid(unsafe_code)]
+
+mod file;
+pub mod memfd;
+mod page_cache;
+pub mod shmem;
+mod socket;
+
+pub use file::{FileKind, FileTable, OpenFile, flags};
+pub use page_cache::{Folio, PageCache};
+pub use shmem::{InodeId, InodeTable, Shmem, ShmemKind};
+pub use socket::SocketEnd;
+
+use luosim_luo::{FileId, Memory};
+use luosim_physmem::Ram;
+
+use crate::socket::Sockets;
+
+/// All files of one kernel.
+#[derive(Debug, Default)]
+pub struct Files {
+    /// Open file descriptions.
+    pub table: FileTable,
+    /// Inodes of memory files.
+    pub inodes: InodeTable,
+    sockets: Sockets,
+}
+
+/// A kernel that has files.
+pub trait HasFiles {
+    /// The files.
+    fn files(&self) -> &Files;
+    /// The files, and memory beside them.
+    fn files_and_memory(&mut self) -> (&mut Files, Memory<'_>);
+}
+
+impl Files {
+    /// Gives a reference back. What is released at a last reference is pushed to `released`: the caller ends
+    /// sessions and frees the device. Inodes and sockets are dealt with here.
+    pub fn put(&mut self, ram: &mut Ram, file: FileId, released: &mut Vec<FileKind>) {
+        let mut work = vec![file];
+        while let Some(file) = work.pop() {
+            let Some(kind) = self.table.put(file) else { continue };
+            match kind {
+                FileKind::Shmem(inode) => self.inodes.put(ram, inode),
+                FileKind::Socket(end) => work.extend(self.sockets.close(end)),
+                _ => {}
+            }
+            released.push(kind);
+        }
+    }
+
+    /// A connected pair of sockets.
+    pub fn socket_pair(&mut self) -> (SocketEnd, SocketEnd) {
+        self.sockets.pair()
+    }
+
+    /// Sends open file descriptions through a socket; the message owns a reference on each.
+    pub fn send(&mut self, end: SocketEnd, files: &[FileId]) -> bool {
+        for file in files {
+            self.table.get_ref(*file);
+        }
+        let sent = self.sockets.send(end, files);
+        if !sent {
+            for file in files {
+                self.table.put(*file);
+            }
+        }
+        sent
+    }
+
+    /// Takes the oldest message; its references pass to the caller.
+    pub fn receive(&mut self, end: SocketEnd) -> Option<Vec<FileId>> {
+        self.sockets.receive(end)
+    }
+}

@@ -50,7 +50,8 @@ impl std::fmt::Display for BootPanic {
 }
 
 impl<H: Host> Luo<H> {
-    /// Boots the orchestrator on a memory whose KHO is already up.
+    /// Boots the orchestrator on a memory whose KHO has taken the handover over, in the kernel's order:
+    /// incoming header, KHO's own outgoing state, LUO's.
     ///
     /// # Errors
     /// [`BootPanic`] if KHO accepted the handover but LUO's part of it is broken or of another version.
@@ -60,6 +61,7 @@ impl<H: Host> Luo<H> {
             if config.requested {
                 mem.log.info("luo: Disabling liveupdate because KHO is disabled");
             }
+            mem.kho.init_outgoing(mem.ram, mem.log);
             return Ok(luo);
         }
         if let Some(header) = read_header(mem, config.release).map_err(|refusal| BootPanic { refusal })? {
@@ -67,7 +69,8 @@ impl<H: Host> Luo<H> {
             luo.flbs = FlbRegistry::new(header.flbs);
             luo.deserialized = Deserialized::Pending(header.incoming);
         }
-        if config.requested {
+        mem.kho.init_outgoing(mem.ram, mem.log);
+        if config.requested && mem.kho.enabled() {
             luo.init_outgoing(mem);
         }
         Ok(luo)
@@ -289,7 +292,7 @@ impl<H: Host> Luo<H> {
 }
 
 fn read_header(mem: &mut Memory<'_>, release: &Release) -> Result<Option<Header>, Refusal> {
-    let subtree = match mem.kho.subtree(mem.ram, "LUO") {
+    let subtree = match mem.kho.subtree("LUO") {
         Ok(subtree) => subtree,
         Err(refusal) if refusal.errno == Errno::ENOENT => return Ok(None),
         Err(refusal) => return Err(refusal),

@@ -1,0 +1,308 @@
+//! Memory files: what is behind a memfd or a regular file on tmpfs.
+//!
+//! Contents lie in folios of physical memory; a hole costs nothing until it is written, mapped and touched,
+//! allocated, or preserved. While LUO holds a file it is *frozen*: its size and layout may not change, its
+//! contents may. Mirrors `mm/shmem.c` and `mm/memfd.c` as far as programs can tell.
+
+mod io;
+mod resize;
+mod seals;
+
+use luosim_abi::{Errno, KResult, Refusal};
+use luosim_physmem::{FrameUse, Order, PAGE_SIZE, Ram};
+
+use crate::page_cache::{Folio, PageCache};
+
+pub use io::Whence;
+pub use seals::{MFD_ALLOW_SEALING, MFD_CLOEXEC, MFD_EXEC, MFD_HUGETLB, MFD_NOEXEC_SEAL, Seals};
+
+/// Largest size and position.
+pub const MAX_SIZE: u64 = i64::MAX as u64;
+/// Order of a huge folio: 2 MiB.
+pub const HUGE: u32 = 9;
+
+/// A memory file's inode in the kernel's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InodeId(pub u32);
+
+/// Where a memory file comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShmemKind {
+    /// `memfd_create`, or a retrieved file.
+    Memfd,
+    /// A file on a tmpfs mount.
+    Tmpfs,
+}
+
+/// One memory file.
+#[derive(Debug)]
+pub struct Shmem {
+    /// Inode number.
+    pub ino: u64,
+    /// Name given to `memfd_create`; empty for a retrieved file.
+    pub name: String,
+    /// Where it comes from.
+    pub kind: ShmemKind,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Names in a directory.
+    pub nlink: u32,
+    /// Prefer folios of 2 MiB.
+    pub huge: bool,
+    size: u64,
+    seals: Seals,
+    frozen: bool,
+    pins: u32,
+    /// Shared mappings through which a program may write.
+    writable_mappings: u32,
+    cache: PageCache,
+    /// Pages as `st_blocks` counts them.
+    accounted: u64,
+    refs: u32,
+}
+
+fn no_memory() -> Refusal {
+    Errno::ENOMEM.because("no free page for the file's contents")
+}
+
+impl Shmem {
+    /// Size in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Its seals.
+    #[must_use]
+    pub fn seals(&self) -> Seals {
+        self.seals
+    }
+
+    /// Whether LUO holds it.
+    #[must_use]
+    pub fn frozen(&self) -> bool {
+        self.frozen
+    }
+
+    /// Pages of memory it has.
+    #[must_use]
+    pub fn pages(&self) -> u64 {
+        self.cache.pages()
+    }
+
+    /// `st_blocks`: 512-byte units.
+    #[must_use]
+    pub fn blocks(&self) -> u64 {
+        self.accounted * (PAGE_SIZE / 512)
+    }
+
+    /// Its folios with their page index, ascending.
+    pub fn folios(&self) -> impl Iterator<Item = (u64, Folio)> + '_ {
+        self.cache.iter()
+    }
+
+    /// Text of the link in `/proc/PID/fd`.
+    #[must_use]
+    pub fn link_text(&self) -> String {
+        match self.kind {
+            ShmemKind::Memfd if self.name.is_empty() => String::from("/ (deleted)"),
+            ShmemKind::Memfd => format!("/memfd:{} (deleted)", self.name),
+            ShmemKind::Tmpfs if self.nlink == 0 => format!("{} (deleted)", self.name),
+            ShmemKind::Tmpfs => self.name.clone(),
+        }
+    }
+
+    /// In words, for reasons.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let what = match self.kind {
+            ShmemKind::Memfd => "memfd",
+            ShmemKind::Tmpfs => "tmpfs file",
+        };
+        format!("{what} \"{}\" (inode {})", self.name.escape_default(), self.ino)
+    }
+
+    fn frozen_refusal(&self, what: &str) -> Refusal {
+        let why = format!("{} is frozen: a live update session preserves it, {what}", self.describe());
+        Errno::EPERM.because(why)
+    }
+
+    fn account_insert(&mut self, index: u64, folio: Folio) -> bool {
+        let inserted = self.cache.insert(index, folio);
+        if inserted {
+            self.accounted += folio.order.pages();
+        }
+        inserted
+    }
+
+    /// Allocates a folio for page `index`: huge if the file prefers it and it fits in `end` pages.
+    fn allocate(&mut self, ram: &mut Ram, index: u64, end: u64, uptodate: bool) -> KResult<Folio> {
+        let huge = Order::new(HUGE).expect("a small order");
+        let first = index & !(huge.pages() - 1);
+        let fits = self.huge && first + huge.pages() <= end && self.cache.is_vacant(index, huge);
+        let order = if fits && ram.frames.stats().free >= huge.pages() { huge } else { Order::ZERO };
+        let head = ram.alloc_zeroed(order, FrameUse::PageCache);
+        let head = head.or_else(|| ram.alloc_zeroed(Order::ZERO, FrameUse::PageCache)).ok_or_else(no_memory)?;
+        let order = match ram.frames.state(head) {
+            luosim_physmem::FrameState::AllocatedHead(order) => order,
+            state => unreachable!("just allocated, but {state}"),
+        };
+        let folio = Folio { head, order, uptodate, dirty: false };
+        let inserted = self.account_insert(index, folio);
+        assert!(inserted, "page {index} of {} was vacant", self.describe());
+        Ok(folio)
+    }
+
+    fn free_folio(&mut self, ram: &mut Ram, folio: Folio) {
+        self.accounted = self.accounted.saturating_sub(folio.order.pages());
+        ram.free(folio.head).expect("the file owns its folios");
+    }
+
+    /// Fills every hole of the first `pages` pages with zeros and pins the file (what preserving does).
+    pub(crate) fn fill_holes(&mut self, ram: &mut Ram, pages: u64) -> KResult<()> {
+        let missing = pages.saturating_sub(self.cache.pages().min(pages));
+        if missing > ram.frames.stats().free + pages.min(self.cache.pages()) {
+            return Err(no_memory());
+        }
+        let mut index = 0;
+        while index < pages {
+            match self.cache.get(index) {
+                Some(folio) => index = (index & !(folio.order.pages() - 1)) + folio.order.pages(),
+                None => {
+                    self.allocate(ram, index, pages, true)?;
+                    index += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn set_frozen(&mut self, frozen: bool) {
+        self.frozen = frozen;
+    }
+
+    pub(crate) fn pin(&mut self) {
+        self.pins += 1;
+    }
+
+    pub(crate) fn unpin(&mut self) {
+        self.pins = self.pins.saturating_sub(1);
+    }
+
+    /// Zeroes folios that were allocated but never used, and marks everything used and written (`memfd-v2`).
+    pub(crate) fn make_uptodate(&mut self, ram: &mut Ram) {
+        let stale: Vec<(u64, Folio)> =
+            self.cache.iter().filter(|(_, folio)| !folio.uptodate || !folio.dirty).collect();
+        for (index, folio) in stale {
+            if !folio.uptodate {
+                ram.mem.fill(folio.head.addr(), folio.order.bytes(), 0).expect("folios lie in memory");
+            }
+            self.cache.mark(index, true, true);
+        }
+    }
+
+    /// A file rebuilt from a handover: size and seals as given.
+    pub(crate) fn rebuild(&mut self, size: u64, seals: Seals) {
+        self.size = size;
+        self.seals = seals;
+    }
+
+    /// Puts a restored folio in; `blocks` pages are accounted for it. `false` if a page of it is there.
+    pub(crate) fn insert_restored(&mut self, index: u64, folio: Folio, blocks: u64) -> bool {
+        let inserted = self.cache.insert(index, folio);
+        if inserted {
+            self.accounted += blocks;
+        }
+        inserted
+    }
+}
+
+/// All memory files of a kernel.
+#[derive(Debug, Default)]
+pub struct InodeTable {
+    slots: Vec<Option<Shmem>>,
+    free: Vec<u32>,
+    last_ino: u64,
+}
+
+fn index(inode: InodeId) -> usize {
+    usize::try_from(inode.0).expect("an index fits in usize")
+}
+
+impl InodeTable {
+    /// Makes an empty file with one reference.
+    pub fn create(&mut self, kind: ShmemKind, name: &str, mode: u32, seals: Seals) -> InodeId {
+        self.last_ino += 1;
+        let inode = Shmem {
+            ino: self.last_ino,
+            name: name.to_owned(),
+            kind,
+            mode,
+            uid: 0,
+            gid: 0,
+            nlink: 0,
+            huge: false,
+            size: 0,
+            seals,
+            frozen: false,
+            pins: 0,
+            writable_mappings: 0,
+            cache: PageCache::default(),
+            accounted: 0,
+            refs: 1,
+        };
+        if let Some(slot) = self.free.pop() {
+            self.slots[index(InodeId(slot))] = Some(inode);
+            return InodeId(slot);
+        }
+        self.slots.push(Some(inode));
+        InodeId(u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 files"))
+    }
+
+    /// The file.
+    ///
+    /// # Panics
+    /// If it is gone: whoever has an [`InodeId`] has a reference.
+    #[must_use]
+    pub fn get(&self, inode: InodeId) -> &Shmem {
+        self.slots[index(inode)].as_ref().expect("whoever has the id has a reference")
+    }
+
+    /// The file, to change it.
+    ///
+    /// # Panics
+    /// As [`Self::get`].
+    pub fn get_mut(&mut self, inode: InodeId) -> &mut Shmem {
+        self.slots[index(inode)].as_mut().expect("whoever has the id has a reference")
+    }
+
+    /// Files that exist.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// One more reference.
+    pub fn get_ref(&mut self, inode: InodeId) {
+        self.get_mut(inode).refs += 1;
+    }
+
+    /// One reference less; at the last the file's memory is freed.
+    pub fn put(&mut self, ram: &mut Ram, inode: InodeId) {
+        let file = self.get_mut(inode);
+        file.refs -= 1;
+        // A file that LUO keeps pinned by mistake (6.19, misused) has lost its owner: the frames leak.
+        if file.refs > 0 || file.pins > 0 {
+            return;
+        }
+        for folio in file.cache.drain() {
+            ram.free(folio.head).expect("the file owns its folios");
+        }
+        self.slots[index(inode)] = None;
+        self.free.push(inode.0);
+    }
+}
