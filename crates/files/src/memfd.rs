@@ -1,1 +1,125 @@
-//! stub
+//! The memfd handler: memory files without a name, over a kexec (`mm/memfd_luo.c`).
+//!
+//! Preserved is the memory: every page of the size, holes filled. A structure in a page of its own names
+//! size, position, seals (`memfd-v2`) and a table of folios; the table is carried as a vmalloc area. Contents
+//! are never copied: the next kernel puts the same frames into a new file. Lost: name, mode, owner, flags,
+//! pages beyond the size; `memfd-v1` also loses seals.
+
+mod preserve;
+mod retrieve;
+
+use luosim_abi::kho::vmalloc::Descriptor;
+use luosim_abi::memfd::{v1, v2};
+use luosim_abi::quirk::Quirks;
+use luosim_abi::release::MemfdVersion;
+use luosim_abi::{Errno, KResult};
+use luosim_luo::{FileHandler, FileId, Host, Identity, RetrieveStatus};
+use luosim_physmem::{PhysAddr, PhysMem};
+
+use crate::file::FileKind;
+use crate::shmem::{InodeId, Shmem};
+use crate::{Files, HasFiles};
+
+/// The handler of one kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct MemfdHandler {
+    version: MemfdVersion,
+    quirks: Quirks,
+}
+
+/// A file's structure, whichever version.
+#[derive(Clone, Copy, Debug)]
+struct Saved {
+    pos: u64,
+    size: u64,
+    /// `memfd-v1` has none.
+    seals: Option<u32>,
+    folios: u64,
+    area: Descriptor,
+}
+
+impl MemfdHandler {
+    /// The handler of this version, with the release's quirks.
+    #[must_use]
+    pub fn new(version: MemfdVersion, quirks: Quirks) -> Self {
+        Self { version, quirks }
+    }
+
+    fn read(&self, mem: &PhysMem, data: u64) -> KResult<Saved> {
+        let at = PhysAddr::new(data);
+        let bad = |error| Errno::EINVAL.because(format!("the file's structure cannot be read: {error}"));
+        Ok(match self.version {
+            MemfdVersion::V1 => {
+                let ser = mem.read_obj::<v1::MemfdSer>(at).map_err(bad)?;
+                let (pos, size, folios) = (ser.pos.get(), ser.size.get(), ser.nr_folios.get());
+                Saved { pos, size, seals: None, folios, area: ser.folios }
+            }
+            MemfdVersion::V2 => {
+                let ser = mem.read_obj::<v2::MemfdSer>(at).map_err(bad)?;
+                let (pos, size, folios) = (ser.pos.get(), ser.size.get(), ser.nr_folios.get());
+                Saved { pos, size, seals: Some(ser.seals.get()), folios, area: ser.folios }
+            }
+        })
+    }
+}
+
+fn shmem_of(files: &Files, file: FileId) -> Option<InodeId> {
+    match files.table.get(file).kind {
+        FileKind::Shmem(inode) => Some(inode),
+        _ => None,
+    }
+}
+
+fn inode_of(files: &Files, file: FileId) -> &Shmem {
+    let inode = shmem_of(files, file).expect("only memory files are given to this handler");
+    files.inodes.get(inode)
+}
+
+impl<H: Host + HasFiles> FileHandler<H> for MemfdHandler {
+    fn compatible(&self) -> &'static str {
+        self.version.compatible()
+    }
+
+    fn can_preserve(&self, host: &H, file: FileId) -> bool {
+        shmem_of(host.files(), file).is_some_and(|inode| host.files().inodes.get(inode).nlink == 0)
+    }
+
+    fn identity(&self, host: &H, file: FileId) -> Identity {
+        Identity(inode_of(host.files(), file).ino)
+    }
+
+    fn describe(&self, host: &H, file: FileId) -> String {
+        inode_of(host.files(), file).describe()
+    }
+
+    fn preserve(&self, host: &mut H, file: FileId) -> KResult<u64> {
+        self.preserve_file(host, file)
+    }
+
+    fn unpreserve(&self, host: &mut H, file: FileId, data: u64) {
+        self.unpreserve_file(host, file, data);
+    }
+
+    fn freeze(&self, host: &mut H, file: FileId, data: u64) -> KResult<u64> {
+        let (files, memory) = host.files_and_memory();
+        let pos = files.table.get(file).pos;
+        memory.ram.mem.write_u64(PhysAddr::new(data), pos).expect("the structure is a page of this kernel");
+        Ok(data)
+    }
+
+    fn unfreeze(&self, _host: &mut H, _file: FileId, _data: u64) {}
+
+    fn retrieve(&self, host: &mut H, data: u64) -> KResult<FileId> {
+        self.retrieve_file(host, data)
+    }
+
+    fn can_finish(&self, _host: &mut H, _status: RetrieveStatus, _data: u64) -> bool {
+        true
+    }
+
+    fn finish(&self, host: &mut H, status: RetrieveStatus, data: u64) {
+        if status == RetrieveStatus::Untried {
+            self.discard(host, data);
+        }
+    }
+}

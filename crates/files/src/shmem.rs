@@ -17,7 +17,7 @@ pub use io::Whence;
 pub use seals::{MFD_ALLOW_SEALING, MFD_CLOEXEC, MFD_EXEC, MFD_HUGETLB, MFD_NOEXEC_SEAL, Seals};
 
 /// Largest size and position.
-pub const MAX_SIZE: u64 = i64::MAX as u64;
+pub const MAX_SIZE: u64 = 0x7fff_ffff_ffff_ffff;
 /// Order of a huge folio: 2 MiB.
 pub const HUGE: u32 = 9;
 

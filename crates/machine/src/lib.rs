@@ -1,1 +1,229 @@
-//! luosim-machine
+//! A simulated machine: one physical memory, and kernels of any release booted on it one after the other.
+//!
+//! [`Machine`] is what a power supply and a front panel see: memory, boot, kexec, crash, reset. While a kernel
+//! runs, processes make system calls (`sys`), each answered with a value or a [`luosim_abi::Refusal`]. At a
+//! kexec the old [`Kernel`] is consumed; the next one is built from nothing but the memory and two
+//! address/size pairs ([`luosim_kho::BootParams`]). Whatever was not written into memory is gone.
+//!
+//! The [`ledger`] watches from outside and says what became of every preserved file. Deterministic: no clock,
+//! no threads; the same calls give the same answers and the same memory, byte for byte.
+
+#![forbid(unsafe_code)]
+
+pub mod address_space;
+mod boot;
+mod caller;
+pub mod cmdline;
+mod core;
+pub mod image;
+pub mod ledger;
+pub mod process;
+pub mod sys;
+
+use std::collections::BTreeMap;
+
+use luosim_abi::quirk::Quirks;
+use luosim_abi::release::{Release, ReleaseId};
+use luosim_abi::{Errno, KResult};
+use luosim_files::InodeId;
+use luosim_kho::log::KernelLog;
+use luosim_luo::Luo;
+use luosim_physmem::PhysMem;
+
+pub use boot::{BootOptions, BootReport, Outcome};
+pub use core::Core;
+pub use image::{Image, ImageKind};
+
+use crate::ledger::Ledger;
+use crate::process::{Pid, Process};
+
+/// A running kernel.
+#[derive(Debug)]
+pub struct Kernel {
+    release: &'static Release,
+    quirks: Quirks,
+    cmdline: String,
+    core: Core,
+    luo: Luo<Core>,
+    processes: BTreeMap<Pid, Process>,
+    image: Option<Image>,
+    /// Linked files on tmpfs, by path.
+    tmpfs: BTreeMap<String, InodeId>,
+}
+
+impl Kernel {
+    /// The release.
+    #[must_use]
+    pub fn release(&self) -> &'static Release {
+        self.release
+    }
+
+    /// The quirks in force.
+    #[must_use]
+    pub fn quirks(&self) -> Quirks {
+        self.quirks
+    }
+
+    /// The command line (`/proc/cmdline`).
+    #[must_use]
+    pub fn cmdline(&self) -> &str {
+        &self.cmdline
+    }
+
+    /// The kernel log.
+    #[must_use]
+    pub fn log(&self) -> &KernelLog {
+        &self.core.log
+    }
+
+    /// The orchestrator.
+    #[must_use]
+    pub fn luo(&self) -> &Luo<Core> {
+        &self.luo
+    }
+
+    /// Memory, KHO and files.
+    #[must_use]
+    pub fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// The processes.
+    #[must_use]
+    pub fn processes(&self) -> &BTreeMap<Pid, Process> {
+        &self.processes
+    }
+
+    /// The loaded image (`/sys/kernel/kexec_loaded`).
+    #[must_use]
+    pub fn image(&self) -> Option<&Image> {
+        self.image.as_ref()
+    }
+}
+
+/// What the machine is doing.
+#[derive(Debug)]
+enum State {
+    /// No kernel runs; the memory keeps its bytes.
+    Down(PhysMem),
+    Running(Box<Kernel>),
+    /// Between two states, inside a call.
+    Moving,
+}
+
+/// One simulated machine.
+#[derive(Debug)]
+pub struct Machine {
+    state: State,
+    generation: u32,
+    next_pid: u32,
+    ledger: Option<Ledger>,
+}
+
+fn down() -> luosim_abi::Refusal {
+    Errno::ESRCH.because("no kernel is running: the machine is down")
+}
+
+impl Machine {
+    /// A machine with this memory, powered off. Its ledger is kept.
+    #[must_use]
+    pub fn new(memory: PhysMem) -> Self {
+        Self { state: State::Down(memory), generation: 0, next_pid: 1, ledger: Some(Ledger::default()) }
+    }
+
+    /// A machine that keeps no ledger, for benchmarks.
+    #[must_use]
+    pub fn without_ledger(memory: PhysMem) -> Self {
+        Self { ledger: None, ..Self::new(memory) }
+    }
+
+    /// Kernels booted so far.
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// What became of every preserved file; `None` if none is kept.
+    #[must_use]
+    pub fn ledger(&self) -> Option<&Ledger> {
+        self.ledger.as_ref()
+    }
+
+    /// The running kernel.
+    #[must_use]
+    pub fn kernel(&self) -> Option<&Kernel> {
+        match &self.state {
+            State::Running(kernel) => Some(kernel),
+            _ => None,
+        }
+    }
+
+    fn running(&mut self) -> KResult<&mut Kernel> {
+        match &mut self.state {
+            State::Running(kernel) => Ok(kernel),
+            _ => Err(down()),
+        }
+    }
+
+    /// The bytes of memory, whoever has them.
+    #[must_use]
+    pub fn memory(&self) -> &PhysMem {
+        match &self.state {
+            State::Down(memory) => memory,
+            State::Running(kernel) => &kernel.core.ram.mem,
+            State::Moving => unreachable!("the machine is never left between two states"),
+        }
+    }
+
+    /// The bytes of memory for a fault injector or an image loader, whoever has them.
+    pub fn memory_mut(&mut self) -> &mut PhysMem {
+        match &mut self.state {
+            State::Down(memory) => memory,
+            State::Running(kernel) => &mut kernel.core.ram.mem,
+            State::Moving => unreachable!("the machine is never left between two states"),
+        }
+    }
+
+    /// Takes the memory away from whoever has it; the kernel, if one ran, is gone without a word.
+    fn take_memory(&mut self) -> PhysMem {
+        match std::mem::replace(&mut self.state, State::Moving) {
+            State::Down(memory) => memory,
+            State::Running(kernel) => kernel.core.ram.into_mem(),
+            State::Moving => unreachable!("the machine is never left between two states"),
+        }
+    }
+
+    /// Power off and on: memory is lost, then the release boots cold.
+    pub fn cold_reset(&mut self, release: ReleaseId, options: &BootOptions) -> BootReport {
+        let mut memory = self.take_memory();
+        self.lose("cold reset: memory is lost");
+        memory.discard_all();
+        self.boot(memory, None, release, options)
+    }
+
+    /// The running kernel panics; the machine is down until the next reset.
+    pub fn crash(&mut self) {
+        let memory = self.take_memory();
+        self.lose("the kernel panicked before the kexec");
+        self.state = State::Down(memory);
+    }
+
+    fn lose(&mut self, cause: &str) {
+        if let Some(ledger) = &mut self.ledger {
+            ledger.kernel_left(cause);
+            ledger.handover_failed(cause);
+        }
+    }
+
+    /// Starts a process of this name.
+    ///
+    /// # Errors
+    /// ESRCH if the machine is down.
+    pub fn spawn(&mut self, name: &str) -> KResult<Pid> {
+        let pid = Pid(self.next_pid);
+        self.running()?.processes.insert(pid, Process::new(name));
+        self.next_pid += 1;
+        Ok(pid)
+    }
+}
+

@@ -28,6 +28,8 @@ pub struct Descriptor {
     pub file: FileId,
     /// `FD_CLOEXEC`.
     pub cloexec: bool,
+    /// Opened with `O_PATH`: good for nothing that needs the file itself.
+    pub path: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,6 +207,8 @@ pub struct FileMapping {
     pub len: u64,
     /// Whether stores are allowed.
     pub writable: bool,
+    /// Whether the file counts it as a mapping that may be written.
+    pub counted: bool,
 }
 
 /// One process.
@@ -247,7 +251,7 @@ mod tests {
     use super::*;
 
     fn descriptor(file: u32) -> Descriptor {
-        Descriptor { file: FileId(file), cloexec: false }
+        Descriptor { file: FileId(file), cloexec: false, path: false }
     }
 
     #[test]

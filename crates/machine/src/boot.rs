@@ -1,0 +1,275 @@
+//! Booting a kernel on a memory, and the jump from one kernel to the next.
+
+use luosim_abi::quirk::{Quirk, Quirks};
+use luosim_abi::release::{Release, ReleaseId};
+use luosim_abi::KResult;
+use luosim_files::Files;
+use luosim_files::memfd::MemfdHandler;
+use luosim_kho::log::KernelLog;
+use luosim_kho::tracker::Tally;
+use luosim_kho::{BootParams, Handover, Kho, KhoConfig};
+use luosim_luo::{Carried, Luo, LuoConfig, Memory};
+use luosim_physmem::{PhysMem, Ram};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use crate::cmdline::Parameters;
+use crate::core::Core;
+use crate::image::ImageKind;
+use crate::process::Pid;
+use crate::{Kernel, Machine, State};
+
+/// How a kernel is booted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootOptions {
+    /// The command line.
+    pub cmdline: String,
+    /// Quirks switched on besides the release's own.
+    pub quirks_on: Vec<Quirk>,
+    /// Quirks of the release switched off.
+    pub quirks_off: Vec<Quirk>,
+    /// Built with the KHO debug option.
+    pub kho_debug: bool,
+}
+
+/// The command line of a kernel with live update on.
+pub const DEFAULT_CMDLINE: &str = "kho=on liveupdate=on";
+
+impl Default for BootOptions {
+    fn default() -> Self {
+        Self {
+            cmdline: DEFAULT_CMDLINE.to_owned(),
+            quirks_on: Vec::new(),
+            quirks_off: Vec::new(),
+            kho_debug: true,
+        }
+    }
+}
+
+impl BootOptions {
+    fn quirks(&self, release: &Release) -> Quirks {
+        let on = self.quirks_on.iter().fold(release.quirks, |set, quirk| set.with(*quirk));
+        self.quirks_off.iter().fold(on, |set, quirk| set.without(*quirk))
+    }
+}
+
+/// How a boot ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The previous kernel's data was taken over.
+    Handover {
+        /// Blocks held.
+        blocks: u64,
+        /// Pages in them.
+        pages: u64,
+    },
+    /// Nothing was taken over.
+    Cold {
+        /// Why: no handover, or who refused it.
+        reason: String,
+    },
+    /// The kernel runs without `/dev/liveupdate`.
+    LuoOff {
+        /// Why.
+        reason: String,
+    },
+    /// The kernel stopped.
+    Panicked {
+        /// The panic text.
+        reason: String,
+    },
+}
+
+impl Outcome {
+    /// One word: `handover`, `cold`, `luo-off`, `panic`.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Handover { .. } => "handover",
+            Self::Cold { .. } => "cold",
+            Self::LuoOff { .. } => "luo-off",
+            Self::Panicked { .. } => "panic",
+        }
+    }
+
+    /// Why, for all but a handover.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Handover { .. } => None,
+            Self::Cold { reason } | Self::LuoOff { reason } | Self::Panicked { reason } => Some(reason),
+        }
+    }
+}
+
+/// What crossed at a kexec.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Crossing {
+    /// Sessions and files serialised.
+    pub carried: Carried,
+    /// Blocks and pages preserved.
+    pub tally: Tally,
+    /// Whether the image was loaded by a call that passes the handover on.
+    pub passed: bool,
+}
+
+/// A boot, as seen from outside.
+#[derive(Clone, Debug)]
+pub struct BootReport {
+    /// The release that booted.
+    pub release: &'static Release,
+    /// Its number in the run, from 1.
+    pub generation: u32,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What it logged while booting.
+    pub log: KernelLog,
+    /// After a kexec: what crossed.
+    pub crossing: Option<Crossing>,
+    /// After a kexec: the two address/size pairs it was given.
+    pub params: Option<BootParams>,
+}
+
+/// A kernel that booted, or the memory and log of one that panicked.
+type Booted = Result<Kernel, (PhysMem, KernelLog, String)>;
+
+impl Kernel {
+    /// Builds a kernel from a memory and the two pairs: nothing else crosses.
+    fn boot(memory: PhysMem, params: Option<BootParams>, release: &'static Release, options: &BootOptions) -> Booted {
+        let quirks = options.quirks(release);
+        let mut log = KernelLog::default();
+        log.info(format!("Linux version {} (luosim)", release.point));
+        log.info(format!("Command line: {}", options.cmdline));
+        let parameters = Parameters::parse(&options.cmdline, &mut log);
+        let mut ram = Ram::new(memory);
+        let config = KhoConfig {
+            release,
+            enabled: parameters.kho,
+            scratch: parameters.scratch,
+            debug: options.kho_debug,
+        };
+        let mut kho = Kho::boot(&mut ram, &mut log, config, params);
+        let config = LuoConfig { release, quirks, requested: parameters.liveupdate };
+        let mut luo = match Luo::boot(&mut Memory { ram: &mut ram, kho: &mut kho, log: &mut log }, config) {
+            Ok(luo) => luo,
+            Err(panic) => {
+                log.err(format!("Kernel panic - not syncing: {panic}"));
+                return Err((ram.into_mem(), log, format!("{panic} ({})", panic.refusal.reason)));
+            }
+        };
+        if luo.enabled() {
+            let handler = Rc::new(MemfdHandler::new(release.memfd, quirks));
+            luo.register_handler(handler).expect("it is the first handler");
+        }
+        let (files, released, events) = (Files::default(), Vec::new(), Vec::new());
+        let core = Core { ram, kho, log, files, released, events };
+        let cmdline = options.cmdline.clone();
+        let (processes, image, tmpfs) = (BTreeMap::new(), None, BTreeMap::new());
+        Ok(Self { release, quirks, cmdline, core, luo, processes, image, tmpfs })
+    }
+
+    fn outcome(&self) -> Outcome {
+        if !self.luo.enabled() {
+            let reason = if self.core.kho.enabled() { "liveupdate is not on" } else { "KHO is off" };
+            return Outcome::LuoOff { reason: String::from(reason) };
+        }
+        match self.core.kho.handover() {
+            Handover::Accepted { blocks, pages } => Outcome::Handover { blocks: *blocks, pages: *pages },
+            Handover::Refused { reason } => Outcome::Cold { reason: reason.clone() },
+            Handover::None => Outcome::Cold { reason: String::from("there is no handover") },
+        }
+    }
+}
+
+impl Machine {
+    pub(crate) fn boot(
+        &mut self,
+        memory: PhysMem,
+        params: Option<BootParams>,
+        release: ReleaseId,
+        options: &BootOptions,
+    ) -> BootReport {
+        self.generation += 1;
+        self.next_pid = 1;
+        let release = release.release();
+        let (state, outcome, log) = match Kernel::boot(memory, params, release, options) {
+            Ok(kernel) => {
+                let (outcome, log) = (kernel.outcome(), kernel.core.log.clone());
+                (State::Running(Box::new(kernel)), outcome, log)
+            }
+            Err((memory, log, reason)) => (State::Down(memory), Outcome::Panicked { reason }, log),
+        };
+        self.state = state;
+        self.tell_ledger(&outcome);
+        BootReport { release, generation: self.generation, outcome, log, crossing: None, params }
+    }
+
+    fn tell_ledger(&mut self, outcome: &Outcome) {
+        let Some(ledger) = &mut self.ledger else { return };
+        match outcome {
+            Outcome::Handover { .. } => {}
+            Outcome::Cold { reason } => ledger.handover_failed(reason),
+            Outcome::LuoOff { reason } => {
+                ledger.handover_failed(&format!("the new kernel runs without live update: {reason}"));
+            }
+            Outcome::Panicked { reason } => {
+                ledger.handover_failed(&format!("the new kernel panicked: {reason}"));
+            }
+        }
+    }
+
+    /// Powers on with the memory as it is and boots the release on a handover that lies in it.
+    pub fn boot_on_handover(
+        &mut self,
+        params: BootParams,
+        release: ReleaseId,
+        options: &BootOptions,
+    ) -> BootReport {
+        let memory = self.take_memory();
+        self.lose("the machine was powered on with another memory");
+        self.boot(memory, Some(params), release, options)
+    }
+
+    /// `reboot(LINUX_REBOOT_CMD_KEXEC)`. On success the old kernel and all processes are gone.
+    ///
+    /// # Errors
+    /// EPERM, EINVAL without an image, or the errno of the serialisation: the system goes on as before.
+    pub fn reboot_kexec(&mut self, pid: Pid) -> KResult<BootReport> {
+        self.kexec_with(pid, |_, _| {})
+    }
+
+    /// [`Self::reboot_kexec`], showing the memory and the two pairs to `look` between the kernels.
+    ///
+    /// # Errors
+    /// As [`Self::reboot_kexec`].
+    pub fn kexec_with(
+        &mut self,
+        pid: Pid,
+        look: impl FnOnce(&PhysMem, Option<BootParams>),
+    ) -> KResult<BootReport> {
+        self.check_reboot(pid)?;
+        let kernel = self.running()?;
+        let carried = kernel.luo.reboot(&mut kernel.core);
+        self.settle(pid);
+        let carried = carried?;
+        let kernel = self.running()?;
+        let image = kernel.image.take().expect("check_reboot saw it");
+        let tally = kernel.core.kho.tally().cloned().unwrap_or_default();
+        let crossing = Crossing { carried, tally, passed: image.params.is_some() };
+        let why_lost = match image.kind {
+            ImageKind::Old => "the image was loaded by kexec_load, which passes no handover on",
+            ImageKind::File => "KHO was off when the image was loaded",
+        };
+        let memory = self.take_memory();
+        if let Some(ledger) = &mut self.ledger {
+            ledger.kernel_left("not serialised before the kexec");
+            if image.params.is_none() {
+                ledger.handover_failed(why_lost);
+            }
+        }
+        look(&memory, image.params);
+        let mut report = self.boot(memory, image.params, image.release, &image.options);
+        report.crossing = Some(crossing);
+        Ok(report)
+    }
+}

@@ -1,0 +1,73 @@
+//! The inside of a kernel that LUO and the handlers work on: memory, KHO, log, files.
+
+use luosim_abi::KResult;
+use luosim_files::{FileKind, Files, HasFiles, flags};
+use luosim_kho::Kho;
+use luosim_kho::log::KernelLog;
+use luosim_luo::{Event, FileId, Host, Memory, SessionKey};
+use luosim_physmem::Ram;
+
+/// Memory, KHO, log and files of one kernel.
+#[derive(Debug)]
+pub struct Core {
+    pub(crate) ram: Ram,
+    pub(crate) kho: Kho,
+    pub(crate) log: KernelLog,
+    pub(crate) files: Files,
+    /// Files released since the last look, in order.
+    pub(crate) released: Vec<FileKind>,
+    /// Events since the last look, in order.
+    pub(crate) events: Vec<Event>,
+}
+
+impl Core {
+    /// Memory and its allocator.
+    #[must_use]
+    pub fn ram(&self) -> &Ram {
+        &self.ram
+    }
+
+    /// KHO.
+    #[must_use]
+    pub fn kho(&self) -> &Kho {
+        &self.kho
+    }
+
+    /// Open files and inodes.
+    #[must_use]
+    pub fn open_files(&self) -> &Files {
+        &self.files
+    }
+}
+
+impl Host for Core {
+    fn memory(&mut self) -> Memory<'_> {
+        Memory { ram: &mut self.ram, kho: &mut self.kho, log: &mut self.log }
+    }
+
+    fn file_get(&mut self, file: FileId) {
+        self.files.table.get_ref(file);
+    }
+
+    fn file_put(&mut self, file: FileId) {
+        self.files.put(&mut self.ram, file, &mut self.released);
+    }
+
+    fn open_session(&mut self, key: SessionKey) -> KResult<FileId> {
+        self.files.table.open(FileKind::Session(key), flags::RDWR)
+    }
+
+    fn emit(&mut self, event: Event) {
+        self.events.push(event);
+    }
+}
+
+impl HasFiles for Core {
+    fn files(&self) -> &Files {
+        &self.files
+    }
+
+    fn files_and_memory(&mut self) -> (&mut Files, Memory<'_>) {
+        (&mut self.files, Memory { ram: &mut self.ram, kho: &mut self.kho, log: &mut self.log })
+    }
+}

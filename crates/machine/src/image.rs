@@ -1,0 +1,100 @@
+//! Loaded kernel images: what `kexec_file_load` and the older `kexec_load` leave for `reboot`.
+
+use luosim_abi::release::ReleaseId;
+use luosim_abi::{Errno, KResult};
+use luosim_kho::BootParams;
+
+use crate::boot::BootOptions;
+use crate::process::Pid;
+use crate::{Kernel, Machine};
+
+/// How an image was loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImageKind {
+    /// `kexec_file_load`: carries the handover if KHO is on.
+    File,
+    /// `kexec_load`: carries none.
+    Old,
+}
+
+/// A loaded image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// The release in it.
+    pub release: ReleaseId,
+    /// How the next kernel is booted.
+    pub options: BootOptions,
+    /// How it was loaded.
+    pub kind: ImageKind,
+    /// The two address/size pairs; none without KHO and for [`ImageKind::Old`].
+    pub params: Option<BootParams>,
+}
+
+fn check_root(kernel: &Kernel, pid: Pid, what: &str) -> KResult<()> {
+    let uid = kernel.processes.get(&pid).map_or(0, |process| process.uid);
+    if uid == 0 {
+        return Ok(());
+    }
+    Err(Errno::EPERM.because(format!("{what} needs CAP_SYS_BOOT; the process runs as uid {uid}")))
+}
+
+impl Machine {
+    /// `kexec_file_load(2)`, or with [`ImageKind::Old`] `kexec_load(2)`. Replaces an image loaded before.
+    ///
+    /// # Errors
+    /// EPERM; EADDRNOTAVAIL: KHO is on and scratch has no room for the image.
+    pub fn load_image(
+        &mut self,
+        pid: Pid,
+        release: ReleaseId,
+        options: BootOptions,
+        kind: ImageKind,
+    ) -> KResult<()> {
+        let kernel = self.running()?;
+        check_root(kernel, pid, "kexec_file_load")?;
+        let params = if kind == ImageKind::File && kernel.core.kho.enabled() {
+            Some(kernel.core.kho.params_for_kexec(&mut kernel.core.ram)?)
+        } else {
+            None
+        };
+        kernel.image = Some(Image { release, options, kind, params });
+        Ok(())
+    }
+
+    /// `kexec_file_load` with `KEXEC_FILE_UNLOAD`. Sessions are not touched.
+    ///
+    /// # Errors
+    /// EPERM.
+    pub fn unload_image(&mut self, pid: Pid) -> KResult<()> {
+        let kernel = self.running()?;
+        check_root(kernel, pid, "kexec_file_load")?;
+        kernel.image = None;
+        Ok(())
+    }
+
+    /// Writes to KHO's `finalize` control file (6.19): non-zero finalises, again and again.
+    ///
+    /// # Errors
+    /// ENOENT in releases without the file; EINVAL for 0; ENOMEM.
+    pub fn kho_finalize(&mut self, value: u64) -> KResult<()> {
+        let kernel = self.running()?;
+        if kernel.release.kho != luosim_abi::release::KhoVersion::V1 || !kernel.core.kho.enabled() {
+            return Err(Errno::ENOENT.because("this kernel's KHO has no finalize file"));
+        }
+        if value == 0 {
+            return Err(Errno::EINVAL.because("what was finalised cannot be taken back"));
+        }
+        let core = &mut kernel.core;
+        core.kho.finalize(&mut core.ram, &mut core.log)
+    }
+
+    /// Checks of `reboot(LINUX_REBOOT_CMD_KEXEC)` before anything is done.
+    pub(crate) fn check_reboot(&mut self, pid: Pid) -> KResult<()> {
+        let kernel = self.running()?;
+        check_root(kernel, pid, "reboot")?;
+        if kernel.image.is_none() {
+            return Err(Errno::EINVAL.because("no kernel image is loaded"));
+        }
+        Ok(())
+    }
+}

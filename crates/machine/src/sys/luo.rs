@@ -1,0 +1,151 @@
+//! `ioctl(2)`, raw and typed.
+//!
+//! The raw call takes an address in the process's memory, like the real one. The typed calls put their
+//! structure into a page of the process and make the raw call, so that both take the same way.
+
+use luosim_abi::ioctl::{Command, FdArg, FinishArg, GetNameArg, NAME_LEN, SessionArg};
+use luosim_abi::{Errno, KResult};
+use luosim_files::FileKind;
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
+
+use crate::Machine;
+use crate::caller::ProcessCaller;
+use crate::process::Pid;
+
+/// Answered by the VFS for any file: set or clear `O_NONBLOCK`.
+const FIONBIO: u32 = 0x5421;
+const FIOCLEX: u32 = 0x5451;
+const FIONCLEX: u32 = 0x5450;
+
+impl Machine {
+    /// `ioctl(2)`: command number and address of the argument.
+    ///
+    /// # Errors
+    /// EBADF; ENOTTY: the file has no such commands; for the device and sessions as their dispatch says.
+    pub fn ioctl(&mut self, pid: Pid, fd: i32, code: u32, arg: u64) -> KResult<()> {
+        if let FIOCLEX | FIONCLEX = code {
+            return self.set_cloexec(pid, fd, code == FIOCLEX);
+        }
+        self.call(pid, |kernel| {
+            let file = kernel.file(pid, fd)?;
+            if code == FIONBIO {
+                let mut word = [0; 4];
+                return kernel.parts(pid)?.0.memory.read(arg, &mut word);
+            }
+            let kind = kernel.kind(file);
+            let process = kernel.processes.get_mut(&pid).expect("it owns the descriptor");
+            let mut caller = ProcessCaller(process);
+            match kind {
+                FileKind::Device => kernel.luo.device_ioctl(&mut kernel.core, &mut caller, code, arg),
+                FileKind::Session(key) => {
+                    kernel.luo.session_ioctl(&mut kernel.core, &mut caller, key, code, arg)
+                }
+                kind => Err(Errno::ENOTTY.because(format!("{} has no command {code:#x}", kind.text()))),
+            }
+        })
+    }
+
+    /// The process's page for arguments, made at first use.
+    fn argument(&mut self, pid: Pid) -> KResult<u64> {
+        let (process, _) = self.running()?.parts(pid)?;
+        if process.argument == 0 {
+            process.argument = process.memory.map(4096);
+        }
+        Ok(process.argument)
+    }
+
+    /// Puts `request` into memory, makes the call, and reads the structure back.
+    fn typed<T: IntoBytes + FromBytes + zerocopy::Immutable>(
+        &mut self,
+        pid: Pid,
+        fd: i32,
+        command: Command,
+        request: &T,
+    ) -> KResult<T> {
+        let arg = self.argument(pid)?;
+        self.running()?.parts(pid)?.0.memory.write(arg, request.as_bytes())?;
+        self.ioctl(pid, fd, command.code(), arg)?;
+        let mut reply = T::new_zeroed();
+        self.running()?.parts(pid)?.0.memory.read(arg, reply.as_mut_bytes())?;
+        Ok(reply)
+    }
+
+    fn session_call(&mut self, pid: Pid, device: i32, command: Command, name: &[u8]) -> KResult<i32> {
+        let mut request = SessionArg::new_zeroed();
+        request.size = size_of_u32::<SessionArg>().into();
+        request.fd = (-1).into();
+        let len = name.len().min(NAME_LEN);
+        request.name[..len].copy_from_slice(&name[..len]);
+        Ok(self.typed(pid, device, command, &request)?.fd.get())
+    }
+
+    /// CREATE_SESSION with the bytes of a name (up to 64; a NUL is added if there is room).
+    ///
+    /// # Errors
+    /// EMFILE; EINVAL; ENOMEM; ENOSPC; EEXIST.
+    pub fn create_session(&mut self, pid: Pid, device: i32, name: &[u8]) -> KResult<i32> {
+        self.session_call(pid, device, Command::CreateSession, name)
+    }
+
+    /// RETRIEVE_SESSION.
+    ///
+    /// # Errors
+    /// EMFILE; ENOENT; EINVAL.
+    pub fn retrieve_session(&mut self, pid: Pid, device: i32, name: &[u8]) -> KResult<i32> {
+        self.session_call(pid, device, Command::RetrieveSession, name)
+    }
+
+    fn fd_call(&mut self, pid: Pid, session: i32, command: Command, fd: i32, token: u64) -> KResult<i32> {
+        let request = FdArg { size: size_of_u32::<FdArg>().into(), fd: fd.into(), token: token.into() };
+        Ok(self.typed(pid, session, command, &request)?.fd.get())
+    }
+
+    /// PRESERVE_FD.
+    ///
+    /// # Errors
+    /// EEXIST; ENOSPC; EBADF; ENOENT; EBUSY; EINVAL: direction; what the handler says.
+    pub fn preserve_fd(&mut self, pid: Pid, session: i32, fd: i32, token: u64) -> KResult<()> {
+        self.fd_call(pid, session, Command::PreserveFd, fd, token).map(|_| ())
+    }
+
+    /// RETRIEVE_FD.
+    ///
+    /// # Errors
+    /// EMFILE; ENOENT; EINVAL: direction; what the handler says.
+    pub fn retrieve_fd(&mut self, pid: Pid, session: i32, token: u64) -> KResult<i32> {
+        self.fd_call(pid, session, Command::RetrieveFd, -1, token)
+    }
+
+    /// FINISH.
+    ///
+    /// # Errors
+    /// EINVAL: direction, or `reserved` is not 0; EBUSY.
+    pub fn finish(&mut self, pid: Pid, session: i32, reserved: u32) -> KResult<()> {
+        let request = FinishArg { size: size_of_u32::<FinishArg>().into(), reserved: reserved.into() };
+        self.typed(pid, session, Command::Finish, &request).map(|_| ())
+    }
+
+    /// GET_NAME: the bytes before the NUL.
+    ///
+    /// # Errors
+    /// EINVAL: before 7.2.
+    pub fn get_name(&mut self, pid: Pid, session: i32) -> KResult<Vec<u8>> {
+        let mut request = GetNameArg::new_zeroed();
+        request.size = size_of_u32::<GetNameArg>().into();
+        let reply = self.typed(pid, session, Command::GetName, &request)?;
+        let end = reply.name.iter().position(|byte| *byte == 0).unwrap_or(NAME_LEN);
+        Ok(reply.name[..end].to_vec())
+    }
+
+    /// The process's memory, to place arguments of raw calls in.
+    ///
+    /// # Errors
+    /// ESRCH.
+    pub fn process_memory(&mut self, pid: Pid) -> KResult<&mut crate::address_space::AddressSpace> {
+        Ok(&mut self.running()?.parts(pid)?.0.memory)
+    }
+}
+
+fn size_of_u32<T>() -> u32 {
+    u32::try_from(size_of::<T>()).expect("the structures are small")
+}
