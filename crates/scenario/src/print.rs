@@ -1,0 +1,72 @@
+//! Writing a scenario as a document that reads back as the same scenario.
+
+use kdl::{KdlDocument, KdlEntry, KdlNode, KdlValue};
+
+use crate::step::{Call, DEFAULT_MEMORY, Scenario, Step, Value};
+use crate::table::Kind;
+
+/// The document of a scenario.
+#[must_use]
+pub fn print(scenario: &Scenario) -> String {
+    let mut document = KdlDocument::new();
+    let mut header = KdlNode::new("scenario");
+    header.push(KdlEntry::new(scenario.name.as_str()));
+    if !scenario.about.is_empty() {
+        header.push(KdlEntry::new_prop("about", scenario.about.as_str()));
+    }
+    document.nodes_mut().push(header);
+    if scenario.memory != DEFAULT_MEMORY {
+        let mut machine = KdlNode::new("machine");
+        machine.push(KdlEntry::new_prop("memory", i128::from(scenario.memory)));
+        document.nodes_mut().push(machine);
+    }
+    let mut open: Option<&str> = None;
+    for step in &scenario.steps {
+        match step {
+            Step::Machine(call) => {
+                open = None;
+                document.nodes_mut().push(node(call));
+            }
+            Step::Process { process, call } => {
+                if open != Some(process) {
+                    let mut block = KdlNode::new("process");
+                    block.push(KdlEntry::new(process.as_str()));
+                    *block.children_mut() = Some(KdlDocument::new());
+                    document.nodes_mut().push(block);
+                    open = Some(process);
+                }
+                let block = document.nodes_mut().last_mut().expect("pushed above");
+                block.children_mut().as_mut().expect("made with a block").nodes_mut().push(node(call));
+            }
+        }
+    }
+    document.autoformat();
+    document.to_string()
+}
+
+fn node(call: &Call) -> KdlNode {
+    let spec = call.op.spec();
+    let mut node = KdlNode::new(spec.name);
+    let mut in_order = true;
+    for (index, param) in spec.params.iter().enumerate() {
+        let Some((_, value)) = call.values.iter().find(|(given, _)| *given == index) else {
+            in_order &= !param.positional;
+            continue;
+        };
+        let value = kdl_value(param.kind, value);
+        node.push(if param.positional && in_order { KdlEntry::new(value) } else { KdlEntry::new_prop(param.name, value) });
+    }
+    if let Some(errno) = call.error {
+        node.push(KdlEntry::new_prop("error", errno.name()));
+    }
+    node
+}
+
+fn kdl_value(kind: Kind, value: &Value) -> KdlValue {
+    match (kind, value) {
+        (Kind::Bool, Value::Number(number)) => KdlValue::Bool(*number != 0),
+        (_, Value::Number(number)) => KdlValue::Integer(*number),
+        (_, Value::Text(text)) => KdlValue::String(text.clone()),
+        (_, Value::Bytes(bytes)) => KdlValue::String(bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
+    }
+}

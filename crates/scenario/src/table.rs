@@ -1,0 +1,232 @@
+//! The language as a table: every step, its parameters and what it is for.
+
+use crate::names::{FALLOC_FLAGS, MEMFD_FLAGS, OPEN_FLAGS, SEALS};
+
+/// What a parameter's value must be.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// Label of an open descriptor of the process, or a number to pass as it is.
+    Fd,
+    /// A label that the step gives to the descriptor it opens.
+    NewFd,
+    /// Label of a mapping of the process.
+    Map,
+    /// A label that the step gives to the mapping it makes.
+    NewMap,
+    /// A process that exists.
+    Process,
+    /// A process that the step starts.
+    NewProcess,
+    /// Any text.
+    Text,
+    /// Bytes as hexadecimal digits.
+    Hex,
+    /// A whole number from the first to the last.
+    Number(i128, i128),
+    /// A number of bytes.
+    Size,
+    /// `#true` or `#false`.
+    Bool,
+    /// Names of bits joined by `|`.
+    Flags(&'static [(&'static str, u64)]),
+    /// A release.
+    Release,
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// Names of quirks joined by `|`.
+    Quirks,
+}
+
+/// One parameter.
+#[derive(Clone, Copy, Debug)]
+pub struct Param {
+    /// Its name.
+    pub name: &'static str,
+    /// What it must be.
+    pub kind: Kind,
+    /// Whether it is written without its name, in order.
+    pub positional: bool,
+    /// Whether it must be given.
+    pub required: bool,
+    /// What it means.
+    pub about: &'static str,
+}
+
+/// One operation.
+#[derive(Clone, Copy, Debug)]
+pub struct Spec {
+    /// Its name in a document.
+    pub name: &'static str,
+    /// Whether a process does it.
+    pub by_process: bool,
+    /// What it does.
+    pub about: &'static str,
+    /// Its parameters.
+    pub params: &'static [Param],
+}
+
+const fn pos(name: &'static str, kind: Kind, about: &'static str) -> Param {
+    Param { name, kind, positional: true, required: true, about }
+}
+
+const fn must(name: &'static str, kind: Kind, about: &'static str) -> Param {
+    Param { name, kind, positional: false, required: true, about }
+}
+
+const fn opt(name: &'static str, kind: Kind, about: &'static str) -> Param {
+    Param { name, kind, positional: false, required: false, about }
+}
+
+const U64: Kind = Kind::Number(0, 0xffff_ffff_ffff_ffff);
+const U32: Kind = Kind::Number(0, 0xffff_ffff);
+const I64: Kind = Kind::Number(-0x8000_0000_0000_0000, 0x7fff_ffff_ffff_ffff);
+const FD: Param = pos("fd", Kind::Fd, "the descriptor");
+const AS: Param = must("as", Kind::NewFd, "label of the new descriptor");
+const TOKEN: Param = must("token", U64, "the token, any 64-bit number");
+const SEED: Param = opt("seed", U32, "contents by the pattern of this seed");
+const TEXT: Param = opt("text", Kind::Text, "contents as text");
+const HEX: Param = opt("hex", Kind::Hex, "contents as hexadecimal digits");
+const LEN: Param = opt("len", Kind::Size, "bytes");
+const NAME: Param = pos("name", Kind::Text, "the session's name");
+const NAME_HEX: Param = opt("hex", Kind::Hex, "the name as hexadecimal digits, instead of the text");
+const CMDLINE: Param = opt("cmdline", Kind::Text, "kernel command line; default `kho=on liveupdate=on`");
+const QUIRKS_ON: Param = opt("quirks-on", Kind::Quirks, "quirks switched on besides the release's");
+const QUIRKS_OFF: Param = opt("quirks-off", Kind::Quirks, "quirks of the release switched off");
+const RELEASE: Param = pos("release", Kind::Release, "the release");
+const FATES: Kind = Kind::Word(&["retrieved", "finished", "preserved", "lost"]);
+const OUTCOMES: Kind = Kind::Word(&["handover", "cold", "luo-off", "panic"]);
+const WHENCE: Kind = Kind::Word(&["set", "cur", "end", "data", "hole"]);
+
+macro_rules! operations {
+    ($($variant:ident $name:literal $by:ident $about:literal [$($param:expr),* $(,)?];)*) => {
+        /// Every operation.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Op { $(#[doc = $about] $variant,)* }
+
+        /// The table, in the order of [`Op`].
+        pub const OPERATIONS: &[(Op, Spec)] = &[
+            $((Op::$variant, Spec { name: $name, by_process: operations!(@$by), about: $about, params: &[$($param),*] }),)*
+        ];
+    };
+    (@process) => { true };
+    (@machine) => { false };
+}
+
+operations! {
+    Boot "boot" machine "powers the machine on and boots a release cold" [RELEASE, CMDLINE, QUIRKS_ON, QUIRKS_OFF];
+    ColdReset "cold-reset" machine "power off and on: memory is lost" [RELEASE, CMDLINE, QUIRKS_ON, QUIRKS_OFF];
+    Crash "crash" machine "the kernel panics; the machine is down" [];
+    BootImage "boot-image" machine "boots a release on handover memory recorded from a real kernel"
+        [pos("directory", Kind::Text, "folder with ram.zst and manifest.json, beside the scenario file"), must("release", Kind::Release, "the release"), CMDLINE, QUIRKS_ON, QUIRKS_OFF];
+    RetrieveAll "retrieve-all" machine "opens the device, retrieves every session and file of the image's manifest and compares" [];
+    ExpectBoot "expect-boot" machine "how the last boot must have ended"
+        [pos("outcome", OUTCOMES, "the outcome"), opt("because", Kind::Text, "text that the reason must contain")];
+    ExpectLedger "expect-ledger" machine "what must have become of a preserved file"
+        [must("session", Kind::Text, "name of the session it was preserved in"), TOKEN, must("fate", FATES, "its fate"), opt("because", Kind::Text, "text that the cause must contain")];
+    ExpectLog "expect-log" machine "text that the kernel log must contain" [pos("text", Kind::Text, "the text")];
+    ExpectNumber "expect-number" machine "the live update number that this kernel was handed" [pos("number", U64, "the number")];
+
+    Open "open" process "open(2)"
+        [pos("path", Kind::Text, "the path"), opt("flags", Kind::Flags(OPEN_FLAGS), "default `O_RDWR`"), opt("mode", U32, "permission bits of a new file"), AS];
+    Reopen "reopen" process "opens the file behind a descriptor again, as through /proc/self/fd"
+        [FD, opt("flags", Kind::Flags(OPEN_FLAGS), "default `O_RDWR`"), AS];
+    Memfd "memfd-create" process "memfd_create(2)"
+        [pos("name", Kind::Text, "its name"), opt("flags", Kind::Flags(MEMFD_FLAGS), "default none"), opt("huge", Kind::Bool, "prefer folios of 2 MiB"), AS];
+    Pipe "pipe" process "pipe(2)" [AS, must("write", Kind::NewFd, "label of the write end")];
+    Eventfd "eventfd" process "eventfd(2)" [AS];
+    Epoll "epoll" process "epoll_create1(2)" [AS];
+    Socketpair "socketpair" process "socketpair(2) of the Unix domain" [AS, must("peer", Kind::NewFd, "label of the other end")];
+    SendFd "send-fd" process "sends a descriptor through a socket (SCM_RIGHTS)" [pos("socket", Kind::Fd, "the socket"), pos("fd", Kind::Fd, "the descriptor")];
+    RecvFd "recv-fd" process "receives a descriptor" [pos("socket", Kind::Fd, "the socket"), AS];
+    Close "close" process "close(2)" [FD];
+    Dup "dup" process "dup(2)" [FD, AS];
+    Dup2 "dup2" process "dup2(2) onto another open descriptor" [FD, pos("onto", Kind::Fd, "the descriptor that is replaced")];
+    SetCloexec "set-cloexec" process "fcntl(F_SETFD)" [FD, pos("on", Kind::Bool, "whether exec closes it")];
+    SetFlags "set-flags" process "fcntl(F_SETFL)" [FD, pos("flags", Kind::Flags(OPEN_FLAGS), "the status flags")];
+    Nofile "nofile" process "setrlimit(RLIMIT_NOFILE)" [pos("limit", Kind::Number(0, 1 << 30), "the limit")];
+    Setuid "setuid" process "setuid(2)" [pos("uid", U32, "the user")];
+
+    Read "read" process "read(2), or pread(2) with `at`"
+        [FD, LEN, opt("at", Kind::Size, "offset; without it the position is used and moved"), SEED, TEXT, HEX, opt("result", U64, "bytes that must be read")];
+    Write "write" process "write(2), or pwrite(2) with `at`"
+        [FD, LEN, opt("at", Kind::Size, "offset; without it the position is used and moved"), SEED, TEXT, HEX, opt("result", U64, "bytes that must be written")];
+    Fill "fill" process "writes the pattern of a seed over a range" [FD, must("seed", U32, "the seed"), opt("at", Kind::Size, "first byte; default 0"), must("len", Kind::Size, "bytes")];
+    Lseek "lseek" process "lseek(2)" [FD, pos("offset", I64, "the offset"), opt("whence", WHENCE, "default `set`"), opt("result", U64, "the position it must give")];
+    Ftruncate "ftruncate" process "ftruncate(2)" [FD, pos("size", Kind::Size, "the size")];
+    Fallocate "fallocate" process "fallocate(2)"
+        [FD, opt("mode", Kind::Flags(FALLOC_FLAGS), "default 0"), opt("at", Kind::Size, "first byte; default 0"), must("len", Kind::Size, "bytes")];
+    AddSeals "add-seals" process "fcntl(F_ADD_SEALS)" [FD, pos("seals", Kind::Flags(SEALS), "the seals")];
+    Fchmod "fchmod" process "fchmod(2)" [FD, pos("mode", Kind::Number(0, 0o7777), "permission bits")];
+    Fchown "fchown" process "fchown(2)" [FD, pos("uid", U32, "owner"), pos("gid", U32, "group")];
+    Unlink "unlink" process "unlink(2) on tmpfs" [pos("path", Kind::Text, "the path")];
+    Link "link" process "link(2) on tmpfs" [pos("from", Kind::Text, "the file"), pos("to", Kind::Text, "its new name")];
+    Mmap "mmap" process "mmap(2), shared"
+        [FD, opt("at", Kind::Size, "offset in the file; default 0"), must("len", Kind::Size, "bytes"), opt("write", Kind::Bool, "writable; default `#true`"), must("as", Kind::NewMap, "label of the mapping")];
+    Munmap "munmap" process "munmap(2) of a whole mapping" [pos("map", Kind::Map, "the mapping")];
+    Store "store" process "writes through a mapping" [pos("map", Kind::Map, "the mapping"), opt("at", Kind::Size, "offset in the mapping; default 0"), SEED, LEN, TEXT, HEX];
+    Load "load" process "reads through a mapping and compares" [pos("map", Kind::Map, "the mapping"), opt("at", Kind::Size, "offset in the mapping; default 0"), SEED, LEN, TEXT, HEX];
+    MadviseRemove "madvise-remove" process "madvise(MADV_REMOVE)" [pos("map", Kind::Map, "the mapping"), opt("at", Kind::Size, "offset in the mapping; default 0"), must("len", Kind::Size, "bytes")];
+    ExpectFile "expect-file" process "compares what can be told of a file"
+        [FD, opt("size", Kind::Size, "size"), opt("pos", Kind::Size, "position"), opt("seals", Kind::Flags(SEALS), "seals"), opt("mode", U32, "file type and permission bits"),
+         opt("blocks", U64, "st_blocks"), opt("nlink", U32, "names"), opt("flags", U32, "F_GETFL"), opt("cloexec", Kind::Bool, "close-on-exec"), SEED,
+         opt("zero", Kind::Bool, "the range is zero"), opt("at", Kind::Size, "first byte of the range; default 0"), LEN, TEXT, HEX,
+         opt("sha256", Kind::Hex, "digest of the whole contents"), opt("link", Kind::Text, "text of the link in /proc/self/fd")];
+
+    Fork "fork" process "fork(2): the child has the labels of its parent" [pos("child", Kind::NewProcess, "name of the child")];
+    Exec "exec" process "execve(2): closes what is close-on-exec" [];
+    Exit "exit" process "the process ends" [];
+    Kill "kill" process "kills a process" [pos("victim", Kind::Process, "the process")];
+
+    CreateSession "create-session" process "CREATE_SESSION" [pos("device", Kind::Fd, "the device"), NAME, NAME_HEX, AS];
+    RetrieveSession "retrieve-session" process "RETRIEVE_SESSION" [pos("device", Kind::Fd, "the device"), NAME, NAME_HEX, AS];
+    Preserve "preserve" process "PRESERVE_FD" [pos("session", Kind::Fd, "the session"), pos("fd", Kind::Fd, "the file"), TOKEN];
+    Retrieve "retrieve" process "RETRIEVE_FD" [pos("session", Kind::Fd, "the session"), TOKEN, AS];
+    Finish "finish" process "FINISH" [pos("session", Kind::Fd, "the session"), opt("reserved", U32, "value of the reserved field; default 0")];
+    GetName "get-name" process "GET_NAME" [pos("session", Kind::Fd, "the session"), opt("name", Kind::Text, "the name it must give")];
+    Ioctl "ioctl" process "any ioctl with the bytes of its argument"
+        [FD, pos("cmd", U32, "the command number"), opt("arg", Kind::Hex, "bytes of the argument; without it the pointer is NULL"),
+         opt("readonly", Kind::Bool, "the argument lies in read-only memory"), opt("truncated", Kind::Bool, "memory ends right after the bytes"), opt("reply", Kind::Hex, "bytes that must stand there afterwards")];
+
+    KexecLoad "kexec-load" process "kexec_file_load(2)" [RELEASE, CMDLINE, QUIRKS_ON, QUIRKS_OFF, opt("old", Kind::Bool, "by kexec_load(2), which passes no handover on")];
+    KexecUnload "kexec-unload" process "unloads the image" [];
+    KhoFinalize "kho-finalize" process "writes to KHO's finalize file (6.19)" [opt("value", U64, "default 1")];
+    RebootKexec "reboot-kexec" process "reboot(LINUX_REBOOT_CMD_KEXEC)" [];
+}
+
+impl Op {
+    /// The operation's row.
+    #[must_use]
+    pub fn spec(self) -> &'static Spec {
+        let row = &OPERATIONS[self as usize];
+        debug_assert!(row.0 == self, "the table is in the order of the enum");
+        &row.1
+    }
+
+    /// The operation with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        OPERATIONS.iter().find(|(_, spec)| spec.name == name).map(|(op, _)| *op)
+    }
+
+    /// Whether the process or its kernel is gone afterwards, with all labels.
+    #[must_use]
+    pub fn ends_kernel(self) -> bool {
+        matches!(self, Self::Boot | Self::ColdReset | Self::Crash | Self::BootImage | Self::RebootKexec)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_in_order_and_names_are_unique() {
+        for (op, spec) in OPERATIONS {
+            assert_eq!(op.spec().name, spec.name);
+            assert_eq!(Op::from_name(spec.name), Some(*op));
+            let names: Vec<&str> = spec.params.iter().map(|param| param.name).collect();
+            let unique: std::collections::BTreeSet<&&str> = names.iter().collect();
+            assert_eq!(unique.len(), names.len(), "{}", spec.name);
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! The runner: one step after the other, on one machine.
+
+mod calls;
+mod contents;
+mod expect;
+mod power;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use luosim_abi::release::ReleaseId;
+use luosim_abi::{KResult, Refusal};
+use luosim_kho::BootParams;
+use luosim_machine::process::Pid;
+use luosim_machine::sys::MapId;
+use luosim_machine::{BootReport, Machine};
+use luosim_physmem::PhysMem;
+use luosim_scenario::{Call, Op, Scenario, Step, Value};
+
+use crate::golden::Manifest;
+use crate::transcript::{LedgerLine, Record, Report, VERSION};
+
+/// How to run.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// Runs every kernel of the scenario with this release instead of its own.
+    pub release: Option<ReleaseId>,
+    /// Folder that image paths start from.
+    pub base: PathBuf,
+    /// Folder for the memory and manifest at each kexec.
+    pub dump_handover: Option<PathBuf>,
+}
+
+/// A run that could not be made: the scenario is fine, its surroundings are not.
+pub type RunError = String;
+
+#[derive(Clone, Debug, Default)]
+struct Labels {
+    fds: BTreeMap<String, i32>,
+    maps: BTreeMap<String, MapId>,
+}
+
+struct Runner<'a> {
+    options: &'a Options,
+    machine: Option<Machine>,
+    memory: u64,
+    pids: BTreeMap<String, Pid>,
+    labels: BTreeMap<String, Labels>,
+    records: Vec<Record>,
+    failures: usize,
+    last_boot: Option<BootReport>,
+    manifest: Option<Manifest>,
+    dumps: usize,
+}
+
+/// What a call gave.
+type Answer = KResult<i64>;
+
+/// Runs a scenario in the model.
+///
+/// # Errors
+/// A recorded image that cannot be read, or a dump that cannot be written.
+pub fn run(scenario: &Scenario, options: &Options) -> Result<Report, RunError> {
+    let mut runner = Runner {
+        options,
+        machine: None,
+        memory: scenario.memory,
+        pids: BTreeMap::new(),
+        labels: BTreeMap::new(),
+        records: Vec::new(),
+        failures: 0,
+        last_boot: None,
+        manifest: None,
+        dumps: 0,
+    };
+    for step in &scenario.steps {
+        runner.step(step)?;
+    }
+    let ledger = runner.ledger();
+    Ok(Report {
+        version: VERSION,
+        scenario: scenario.name.clone(),
+        about: scenario.about.clone(),
+        records: runner.records,
+        ledger,
+        failures: runner.failures,
+    })
+}
+
+impl Runner<'_> {
+    fn step(&mut self, step: &Step) -> Result<(), RunError> {
+        match step {
+            Step::Machine(call) => self.machine_step(call),
+            Step::Process { process, call } => self.process_step(process, call),
+        }
+    }
+
+    /// The machine; powered on with the default release if the scenario did not say.
+    fn machine(&mut self) -> Result<&mut Machine, RunError> {
+        if self.machine.is_none() {
+            let memory = PhysMem::anonymous(self.memory).map_err(|error| error.to_string())?;
+            self.machine = Some(Machine::new(memory));
+            let release = self.options.release.unwrap_or(ReleaseId::V7_3);
+            self.boot_cold(release, &luosim_machine::BootOptions::default());
+        }
+        Ok(self.machine.as_mut().expect("made above"))
+    }
+
+    fn on(&mut self) -> &mut Machine {
+        self.machine.as_mut().expect("the machine was made before the first step of a process")
+    }
+
+    fn process_step(&mut self, process: &str, call: &Call) -> Result<(), RunError> {
+        self.machine()?;
+        let Some(pid) = self.pid(process, call) else { return Ok(()) };
+        if call.op == Op::ExpectFile {
+            self.expect_file(process, pid, call);
+            return Ok(());
+        }
+        if call.op == Op::RebootKexec {
+            return self.reboot(process, pid, call);
+        }
+        let shown = self.show(process, call);
+        let answer = self.perform(process, pid, call);
+        self.record_call(process, pid, shown, &answer);
+        self.judge(call, &answer);
+        Ok(())
+    }
+
+    /// The process, started at its first step; `None` while the machine is down.
+    fn pid(&mut self, process: &str, call: &Call) -> Option<Pid> {
+        if let Some(pid) = self.pids.get(process) {
+            return Some(*pid);
+        }
+        match self.on().spawn(process) {
+            Ok(pid) => {
+                self.pids.insert(process.to_owned(), pid);
+                self.labels.entry(process.to_owned()).or_default();
+                Some(pid)
+            }
+            Err(refusal) => {
+                self.fail(call, format!("process `{process}` cannot run: {}", refusal.reason));
+                None
+            }
+        }
+    }
+
+    fn record_call(&mut self, process: &str, pid: Pid, call: String, answer: &Answer) {
+        let refusal = answer.as_ref().err();
+        self.records.push(Record::Call {
+            process: process.to_owned(),
+            pid: pid.0,
+            call,
+            result: answer.as_ref().ok().copied(),
+            errno: refusal.map(|refusal| refusal.errno.name().to_owned()),
+            reason: refusal.map(|refusal| refusal.reason.to_string()),
+        });
+    }
+
+    /// Compares the outcome of a call with what the step expects.
+    fn judge(&mut self, call: &Call, answer: &Answer) {
+        match (call.error, answer) {
+            (None, Ok(value)) => {
+                let want = call.u64("result").and_then(|want| i64::try_from(want).ok());
+                if let Some(want) = want.filter(|want| want != value) {
+                    self.fail(call, format!("`{}` gave {value}, expected {want}", call.op.spec().name));
+                }
+            }
+            (Some(want), Ok(value)) => {
+                self.fail(call, format!("`{}` succeeded with {value}, expected {want}", call.op.spec().name));
+            }
+            (None, Err(refusal)) => {
+                self.fail(call, format!("`{}` failed with {refusal}; expected success", call.op.spec().name));
+            }
+            (Some(want), Err(refusal)) if want != refusal.errno => {
+                self.fail(call, format!("`{}` failed with {refusal}; expected {want}", call.op.spec().name));
+            }
+            (Some(_), Err(_)) => {}
+        }
+    }
+
+    fn fail(&mut self, call: &Call, message: String) {
+        self.failures += 1;
+        self.records.push(Record::Failed { at: call.span.0.start, message });
+    }
+
+    fn expect(&mut self, call: &Call, what: String, good: bool, found: &str) {
+        if good {
+            self.records.push(Record::Expected { what });
+        } else {
+            self.fail(call, format!("expected {what}; found {found}"));
+        }
+    }
+
+    /// A descriptor parameter as a number: a label of the process, or a number as it stands.
+    fn fd(&self, process: &str, call: &Call, name: &str) -> i32 {
+        match call.get(name) {
+            Some(Value::Number(number)) => i32::try_from(*number).unwrap_or(-1),
+            Some(Value::Text(label)) => {
+                self.labels.get(process).and_then(|labels| labels.fds.get(label)).copied().unwrap_or(-1)
+            }
+            _ => -1,
+        }
+    }
+
+    fn map(&self, process: &str, call: &Call) -> MapId {
+        let label = call.text("map").unwrap_or("");
+        let found = self.labels.get(process).and_then(|labels| labels.maps.get(label)).copied();
+        found.unwrap_or(MapId(u32::MAX))
+    }
+
+    fn label(&mut self, process: &str, call: &Call, name: &str, fd: i32) {
+        if let Some(label) = call.text(name) {
+            self.labels.entry(process.to_owned()).or_default().fds.insert(label.to_owned(), fd);
+        }
+    }
+
+    /// The call as the transcript shows it: labels with their numbers.
+    fn show(&self, process: &str, call: &Call) -> String {
+        let spec = call.op.spec();
+        let mut text = format!("{}(", spec.name);
+        for (position, (index, value)) in call.values.iter().enumerate() {
+            if position > 0 {
+                text.push_str(", ");
+            }
+            let param = &spec.params[*index];
+            if !param.positional {
+                text.push_str(param.name);
+                text.push('=');
+            }
+            text.push_str(&self.show_value(process, param.kind, value));
+        }
+        text.push(')');
+        text
+    }
+
+    fn show_value(&self, process: &str, kind: luosim_scenario::table::Kind, value: &Value) -> String {
+        use luosim_scenario::table::Kind;
+        match (kind, value) {
+            (Kind::Fd, Value::Text(label)) => {
+                let fd = self.labels.get(process).and_then(|labels| labels.fds.get(label));
+                fd.map_or_else(|| label.clone(), |fd| format!("{label}:{fd}"))
+            }
+            (Kind::NewFd | Kind::NewMap | Kind::Map | Kind::Process | Kind::NewProcess, Value::Text(text)) => {
+                text.clone()
+            }
+            (Kind::Flags(table), Value::Number(bits)) => show_flags(table, *bits),
+            (Kind::Bool, Value::Number(bit)) => (*bit != 0).to_string(),
+            (Kind::Number(0, 0xffff_ffff_ffff_ffff), Value::Number(number)) => format!("{number:#x}"),
+            (_, Value::Number(number)) => number.to_string(),
+            (_, Value::Text(text)) => format!("{text:?}"),
+            (_, Value::Bytes(bytes)) if bytes.len() > 24 => format!("{} bytes", bytes.len()),
+            (_, Value::Bytes(bytes)) => crate::golden::hex(bytes),
+        }
+    }
+
+    fn ledger(&self) -> Vec<LedgerLine> {
+        let entries = self.machine.as_ref().and_then(Machine::ledger).map(|ledger| ledger.entries());
+        entries
+            .unwrap_or_default()
+            .iter()
+            .map(|entry| LedgerLine {
+                generation: entry.generation,
+                session: entry.session.to_string(),
+                token: entry.token,
+                fate: entry.fate.word().to_owned(),
+                cause: entry.fate.cause().map(str::to_owned),
+            })
+            .collect()
+    }
+}
+
+fn show_flags(table: &[(&'static str, u64)], bits: i128) -> String {
+    let mut left = u64::try_from(bits).unwrap_or(0);
+    let mut names = Vec::new();
+    for (name, bit) in table.iter().filter(|(_, bit)| *bit != 0) {
+        if left & bit == *bit {
+            names.push((*name).to_owned());
+            left &= !bit;
+        }
+    }
+    if left != 0 || names.is_empty() {
+        names.push(format!("{left:#x}"));
+    }
+    names.join("|")
+}
+
+/// A path of the scenario, from the folder of its file.
+fn beside(base: &Path, path: &str) -> PathBuf {
+    base.join(path)
+}
+
+/// What the runner says when a parameter that the table requires is not there: a bug in a caller that made
+/// the scenario by hand.
+fn missing(call: &Call, name: &str) -> Refusal {
+    luosim_abi::Errno::EINVAL.because(format!("`{}` was made without `{name}`", call.op.spec().name))
+}
+
+/// Shows memory and parameters between two kernels.
+type Look<'a> = Box<dyn FnOnce(&PhysMem, Option<BootParams>) + 'a>;

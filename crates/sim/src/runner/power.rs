@@ -1,0 +1,139 @@
+//! Booting, resetting and the jump.
+
+use luosim_abi::quirk::Quirk;
+use luosim_abi::release::ReleaseId;
+use luosim_machine::process::Pid;
+use luosim_machine::{BootOptions, BootReport, Machine, Outcome};
+use luosim_physmem::{PAGE_SIZE, PhysMem};
+use luosim_scenario::{Call, Op};
+
+use super::{Look, RunError, Runner, beside};
+use crate::golden::{self, Manifest};
+use crate::transcript::Record;
+
+fn quirks(call: &Call, name: &str) -> Vec<Quirk> {
+    let text = call.text(name).unwrap_or("");
+    text.split('|').filter_map(|quirk| Quirk::from_name(quirk.trim())).collect()
+}
+
+impl Runner<'_> {
+    pub(super) fn boot_options(&self, call: &Call) -> (ReleaseId, BootOptions) {
+        let named = call.text("release").and_then(ReleaseId::from_name);
+        let release = self.options.release.or(named).unwrap_or(ReleaseId::V7_3);
+        let mut options = BootOptions { quirks_on: quirks(call, "quirks-on"), ..BootOptions::default() };
+        options.quirks_off = quirks(call, "quirks-off");
+        if let Some(cmdline) = call.text("cmdline") {
+            cmdline.clone_into(&mut options.cmdline);
+        }
+        (release, options)
+    }
+
+    pub(super) fn machine_step(&mut self, call: &Call) -> Result<(), RunError> {
+        match call.op {
+            Op::Boot | Op::ColdReset => {
+                let (release, options) = self.boot_options(call);
+                if self.machine.is_none() {
+                    let memory = PhysMem::anonymous(self.memory).map_err(|error| error.to_string())?;
+                    self.machine = Some(Machine::new(memory));
+                }
+                if call.op == Op::ColdReset {
+                    self.records.push(Record::Machine { action: String::from("power off and on: memory is lost") });
+                }
+                self.boot_cold(release, &options);
+            }
+            Op::Crash => {
+                self.machine()?.crash();
+                self.forget();
+                self.records.push(Record::Machine { action: String::from("the kernel panics; the machine is down") });
+            }
+            Op::BootImage => self.boot_image(call)?,
+            Op::RetrieveAll => self.retrieve_all(call)?,
+            Op::ExpectBoot => self.expect_boot(call),
+            Op::ExpectLedger => self.expect_ledger(call),
+            Op::ExpectLog => self.expect_log(call),
+            Op::ExpectNumber => self.expect_number(call),
+            op => unreachable!("`{}` is done by a process", op.spec().name),
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self) {
+        self.pids.clear();
+        self.labels.clear();
+    }
+
+    pub(super) fn boot_cold(&mut self, release: ReleaseId, options: &BootOptions) {
+        let report = self.on().cold_reset(release, options);
+        self.booted(report);
+    }
+
+    fn booted(&mut self, report: BootReport) {
+        self.forget();
+        let (blocks, pages) = match report.outcome {
+            Outcome::Handover { blocks, pages } => (blocks, pages),
+            _ => (0, 0),
+        };
+        self.records.push(Record::Boot {
+            generation: report.generation,
+            release: report.release.name.to_owned(),
+            outcome: report.outcome.word().to_owned(),
+            reason: report.outcome.reason().map(str::to_owned),
+            blocks,
+            pages,
+            log: report.log.lines.iter().map(|line| line.text.clone()).collect(),
+        });
+        self.last_boot = Some(report);
+    }
+
+    fn boot_image(&mut self, call: &Call) -> Result<(), RunError> {
+        let folder = beside(&self.options.base, call.text("directory").unwrap_or(""));
+        let manifest = Manifest::read(&folder).map_err(|error| error.to_string())?;
+        let memory = golden::load(&folder, &manifest).map_err(|error| error.to_string())?;
+        let params = manifest.params().expect("checked when it was read");
+        let (release, options) = self.boot_options(call);
+        let mut machine = Machine::new(memory);
+        let action = format!("power on with the handover memory of a real {} kernel", manifest.kernel);
+        self.records.push(Record::Machine { action });
+        let report = machine.boot_on_handover(params, release, &options);
+        self.machine = Some(machine);
+        self.manifest = Some(manifest);
+        self.booted(report);
+        Ok(())
+    }
+
+    pub(super) fn reboot(&mut self, process: &str, pid: Pid, call: &Call) -> Result<(), RunError> {
+        let from = self.on().kernel().map_or("?", |kernel| kernel.release().name).to_owned();
+        let shown = self.show(process, call);
+        let mut written = Ok(());
+        let look: Look<'_> = match &self.options.dump_handover {
+            Some(folder) => {
+                self.dumps += 1;
+                let folder = folder.join(format!("kexec-{}", self.dumps));
+                let written = &mut written;
+                let from = from.clone();
+                Box::new(move |memory, params| *written = crate::dump::write(&folder, &from, memory, params))
+            }
+            None => Box::new(|_, _| {}),
+        };
+        let result = self.machine.as_mut().expect("a process runs on it").kexec_with(pid, look);
+        written?;
+        let answer = result.as_ref().map(|_| 0).map_err(Clone::clone);
+        self.record_call(process, pid, shown, &answer);
+        self.judge(call, &answer);
+        if let Ok(report) = result {
+            let crossing = report.crossing.clone().unwrap_or_default();
+            self.records.push(Record::Kexec {
+                from,
+                to: report.release.name.to_owned(),
+                sessions: crossing.carried.sessions,
+                files: crossing.carried.files,
+                blocks: crossing.tally.blocks(),
+                pages: crossing.tally.pages(),
+                bytes: crossing.tally.pages() * PAGE_SIZE,
+                passed: crossing.passed,
+            });
+            self.booted(report);
+        }
+        Ok(())
+    }
+}

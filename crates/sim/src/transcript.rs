@@ -1,0 +1,127 @@
+//! What happened in a run, as data: records in order, and the ledger at the end.
+//!
+//! The JSON form is stable: fields are added, never changed, and [`VERSION`] counts incompatible changes.
+
+use serde::Serialize;
+
+/// Version of the JSON form.
+pub const VERSION: u32 = 1;
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Record {
+    /// A kernel booted, or tried to.
+    Boot {
+        /// Number of the kernel in the run, from 1.
+        generation: u32,
+        /// The release, `7.3`.
+        release: String,
+        /// `handover`, `cold`, `luo-off`, `panic`.
+        outcome: String,
+        /// Why, for all but a handover.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+        /// Blocks and pages taken over.
+        blocks: u64,
+        /// Pages in them.
+        pages: u64,
+        /// The boot log.
+        log: Vec<String>,
+    },
+    /// A kexec: what crossed.
+    Kexec {
+        /// The old release.
+        from: String,
+        /// The new release.
+        to: String,
+        /// Sessions serialised.
+        sessions: u64,
+        /// Files in them.
+        files: u64,
+        /// Preserved blocks.
+        blocks: u64,
+        /// Pages in them.
+        pages: u64,
+        /// Bytes in them.
+        bytes: u64,
+        /// Whether the image passes the handover on.
+        passed: bool,
+    },
+    /// A system call.
+    Call {
+        /// Name of the process.
+        process: String,
+        /// Its number.
+        pid: u32,
+        /// The call with its arguments.
+        call: String,
+        /// The value returned; none on an error.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        result: Option<i64>,
+        /// The errno.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        errno: Option<String>,
+        /// Why.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    /// Something done to the machine from outside.
+    Machine {
+        /// What.
+        action: String,
+    },
+    /// An expectation that holds.
+    Expected {
+        /// What was compared.
+        what: String,
+    },
+    /// An expectation that does not.
+    Failed {
+        /// Byte of the document where the step stands.
+        at: usize,
+        /// What was expected and what was found.
+        message: String,
+    },
+}
+
+/// One line of the ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LedgerLine {
+    /// Kernel in which the file was preserved; 0: it came with an image.
+    pub generation: u32,
+    /// The session, with odd bytes escaped.
+    pub session: String,
+    /// The token.
+    pub token: u64,
+    /// `retrieved`, `finished`, `preserved`, `lost`.
+    pub fate: String,
+    /// The event behind a loss.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+}
+
+/// A whole run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Name of the scenario.
+    pub scenario: String,
+    /// What it shows.
+    pub about: String,
+    /// What happened.
+    pub records: Vec<Record>,
+    /// What became of every preserved file.
+    pub ledger: Vec<LedgerLine>,
+    /// Expectations that did not hold.
+    pub failures: usize,
+}
+
+impl Report {
+    /// Whether every expectation held.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        self.failures == 0
+    }
+}
