@@ -1,2 +1,73 @@
-//! luosim
-fn main() {}
+//! The `luosim` command.
+//!
+//! Exit codes: 0 everything as expected; 1 an expectation failed; 2 bad input (a scenario that does not read,
+//! a file that is not there, wrong options); 3 luosim's own fault. Output that a program reads goes to
+//! standard output, messages to standard error.
+
+#![forbid(unsafe_code)]
+
+mod commands;
+mod files;
+mod render;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// An emulator of Linux live update: KHO and LUO in userspace.
+///
+/// A scenario is a list of system calls by named processes, with kexecs between them. luosim runs it on a
+/// simulated machine whose memory survives the kexec, says why each call failed, and what became of every
+/// preserved file.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  luosim run sim-scenarios/basics/vm-live-update.kdl
+  luosim run --quiet sim-scenarios              every scenario below a folder
+  luosim run --release 6.19 --explain FILE      another release; only failures
+  luosim check FILE                             read without running
+  luosim list                                   the scenarios in sim-scenarios
+
+Exit codes: 0 as expected, 1 an expectation failed, 2 bad input, 3 luosim's own fault.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run scenarios in the model
+    Run(commands::RunArguments),
+    /// Read scenarios and say what is wrong with them, without running
+    Check(commands::CheckArguments),
+    /// List scenarios with one line each
+    List(commands::ListArguments),
+}
+
+/// How the command ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Ending {
+    AsExpected = 0,
+    Failed = 1,
+    BadInput = 2,
+    OwnFault = 3,
+}
+
+fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("LUOSIM_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // A closed pipe ends the command quietly; a panic is our own fault and has its own exit code.
+    let outcome = std::panic::catch_unwind(|| match Arguments::parse().command {
+        Command::Run(arguments) => commands::run(&arguments),
+        Command::Check(arguments) => commands::check(&arguments),
+        Command::List(arguments) => commands::list(&arguments),
+    });
+    let ending = outcome.unwrap_or_else(|_| {
+        anstream::eprintln!("luosim: this is a bug in luosim; please report it with the scenario that shows it");
+        Ending::OwnFault
+    });
+    ExitCode::from(ending as u8)
+}

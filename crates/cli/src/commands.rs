@@ -1,0 +1,202 @@
+//! The subcommands.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use luosim_abi::release::{RELEASES, ReleaseId};
+use luosim_sim::{Options, Report};
+
+use crate::Ending;
+use crate::files;
+use crate::render::{self, Detail};
+
+/// How results are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// For programs: one JSON document a scenario, one a line; the form is versioned.
+    Json,
+}
+
+/// Options of `luosim run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArguments {
+    /// Scenario files, or folders with scenarios below them
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Run every kernel with this release instead of the scenario's
+    #[arg(long, value_name = "RELEASE", value_parser = release)]
+    release: Option<ReleaseId>,
+    /// Show only calls that failed, with their reasons
+    #[arg(long, help_heading = "Output")]
+    explain: bool,
+    /// How results are written
+    #[arg(long, value_enum, default_value = "text", help_heading = "Output")]
+    format: Format,
+    /// Write the transcript into this file as well
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    transcript: Option<PathBuf>,
+    /// Show the kernel log
+    #[arg(short, long, help_heading = "Output")]
+    verbose: bool,
+    /// One line a scenario
+    #[arg(short, long, help_heading = "Output", conflicts_with_all = ["explain", "verbose"])]
+    quiet: bool,
+    /// Write the memory and parameters of each kexec into this folder
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    dump_handover: Option<PathBuf>,
+}
+
+/// Options of `luosim check`.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArguments {
+    /// Scenario files, or folders with scenarios below them
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+/// Options of `luosim list`.
+#[derive(Debug, Args)]
+pub(crate) struct ListArguments {
+    /// Scenario files, or folders with scenarios below them
+    #[arg(default_value = "sim-scenarios", value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+fn release(text: &str) -> Result<ReleaseId, String> {
+    ReleaseId::from_name(text).ok_or_else(|| {
+        let known: Vec<&str> = RELEASES.iter().map(|release| release.name).collect();
+        format!("luosim knows the releases {}", known.join(", "))
+    })
+}
+
+fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Ending> {
+    files::find(paths).map_err(|error| {
+        anstream::eprintln!("luosim: {error}");
+        Ending::BadInput
+    })
+}
+
+/// Writes to standard output; a reader that went away ends the command, which is no error.
+fn print(text: &str) {
+    let mut out = anstream::stdout();
+    if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+        std::process::exit(0);
+    }
+}
+
+pub(crate) fn check(arguments: &CheckArguments) -> Ending {
+    let files = match find(&arguments.files) {
+        Ok(files) => files,
+        Err(ending) => return ending,
+    };
+    let bad = files.iter().filter(|path| files::read(path).is_none()).count();
+    print(&format!("{} of {} scenarios are good\n", files.len() - bad, files.len()));
+    if bad == 0 { Ending::AsExpected } else { Ending::BadInput }
+}
+
+pub(crate) fn list(arguments: &ListArguments) -> Ending {
+    let files = match find(&arguments.files) {
+        Ok(files) => files,
+        Err(ending) => return ending,
+    };
+    let mut ending = Ending::AsExpected;
+    let width = files.iter().map(|path| path.display().to_string().chars().count()).max().unwrap_or(0);
+    for path in &files {
+        match files::read(path) {
+            Some(scenario) => print(&format!("{:width$}  {}\n", path.display().to_string(), scenario.about)),
+            None => ending = Ending::BadInput,
+        }
+    }
+    ending
+}
+
+/// What is written where during a run.
+struct Output<'a> {
+    arguments: &'a RunArguments,
+    detail: Detail,
+    transcript: Option<std::fs::File>,
+}
+
+impl Output<'_> {
+    fn report(&mut self, path: &Path, report: &Report) -> std::io::Result<()> {
+        let text = match self.arguments.format {
+            Format::Json => serde_json::to_string(report).map(|text| text + "\n").map_err(std::io::Error::other)?,
+            Format::Text => render::report(report, self.detail),
+        };
+        if !(self.arguments.quiet && self.arguments.format == Format::Text) {
+            print(&text);
+        }
+        if let Some(file) = &mut self.transcript {
+            let plain = anstream::adapter::strip_str(&text).to_string();
+            file.write_all(plain.as_bytes())?;
+        }
+        if self.arguments.format == Format::Text {
+            print(&render::summary(path, report));
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn run(arguments: &RunArguments) -> Ending {
+    let files = match find(&arguments.files) {
+        Ok(files) => files,
+        Err(ending) => return ending,
+    };
+    let transcript = match arguments.transcript.as_ref().map(std::fs::File::create).transpose() {
+        Ok(transcript) => transcript,
+        Err(error) => {
+            anstream::eprintln!("luosim: the transcript cannot be written: {error}");
+            return Ending::BadInput;
+        }
+    };
+    let detail = Detail { explain: arguments.explain, log: arguments.verbose };
+    let mut output = Output { arguments, detail, transcript };
+    let bar = progress(files.len(), arguments.quiet);
+    let endings: Vec<Ending> = files
+        .iter()
+        .map(|path| {
+            bar.inc(1);
+            bar.suspend(|| run_one(path, &mut output))
+        })
+        .collect();
+    bar.finish_and_clear();
+    if endings.len() > 1 && arguments.format == Format::Text {
+        let good = endings.iter().filter(|ending| **ending == Ending::AsExpected).count();
+        print(&format!("{good} passed, {} failed\n", endings.len() - good));
+    }
+    endings.into_iter().max().unwrap_or(Ending::AsExpected)
+}
+
+/// A bar for long work, on a terminal only.
+fn progress(files: usize, quiet: bool) -> ProgressBar {
+    if files < 10 || !quiet || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} scenarios");
+    let bar = ProgressBar::new(u64::try_from(files).unwrap_or(u64::MAX));
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+fn run_one(path: &Path, output: &mut Output<'_>) -> Ending {
+    let Some(scenario) = files::read(path) else { return Ending::BadInput };
+    let arguments = output.arguments;
+    let dump_handover = arguments.dump_handover.as_ref().map(|folder| folder.join(&scenario.name));
+    let base = path.parent().map(Path::to_path_buf).unwrap_or_default();
+    let options = Options { release: arguments.release, base, dump_handover };
+    let report = match luosim_sim::run(&scenario, &options) {
+        Ok(report) => report,
+        Err(error) => {
+            anstream::eprintln!("luosim: {}: {error}", path.display());
+            return Ending::BadInput;
+        }
+    };
+    if let Err(error) = output.report(path, &report) {
+        anstream::eprintln!("luosim: the transcript cannot be written: {error}");
+        return Ending::BadInput;
+    }
+    if report.passed() { Ending::AsExpected } else { Ending::Failed }
+}

@@ -1,0 +1,146 @@
+//! Transcripts, ledgers and diagnostics for people. Colour never carries meaning alone, and is taken out
+//! where the output is no terminal or `NO_COLOR` is set.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anstyle::{AnsiColor, Style};
+use luosim_scenario::Diagnostic;
+use luosim_sim::transcript::LedgerLine;
+use luosim_sim::{Record, Report};
+use miette::{LabeledSpan, MietteDiagnostic, NamedSource};
+
+const BOLD: Style = Style::new().bold();
+const DIM: Style = Style::new().dimmed();
+const GOOD: Style = AnsiColor::Green.on_default();
+const BAD: Style = AnsiColor::Red.on_default().bold();
+const WARN: Style = AnsiColor::Yellow.on_default();
+
+/// How much of a transcript is shown.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Detail {
+    /// Only calls that failed.
+    pub(crate) explain: bool,
+    /// The kernel log.
+    pub(crate) log: bool,
+}
+
+fn paint(style: Style, text: &str) -> String {
+    format!("{style}{text}{style:#}")
+}
+
+/// The transcript and the ledger of a run.
+pub(crate) fn report(report: &Report, detail: Detail) -> String {
+    let mut out = format!("{}\n", paint(BOLD, &report.scenario));
+    if !report.about.is_empty() {
+        let _ = writeln!(out, "{}", report.about);
+    }
+    for record in &report.records {
+        out.push_str(&line(record, detail));
+    }
+    out.push_str(&ledger(&report.ledger));
+    out
+}
+
+fn line(record: &Record, detail: Detail) -> String {
+    match record {
+        Record::Boot { .. } => boot(record, detail),
+        Record::Kexec { .. } => kexec(record),
+        Record::Call { process, pid, call, result, errno, reason } => {
+            if detail.explain && errno.is_none() {
+                return String::new();
+            }
+            let answer = match (result, errno) {
+                (Some(value), _) => value.to_string(),
+                (None, Some(errno)) => paint(WARN, &format!("-{errno}")),
+                (None, None) => String::from("?"),
+            };
+            let mut text = format!("  {process}[{pid}] {call} = {answer}\n");
+            if let Some(reason) = reason {
+                let _ = writeln!(text, "      {} {reason}", paint(DIM, "because"));
+            }
+            text
+        }
+        Record::Machine { action } => format!("{}\n", paint(BOLD, &format!("== {action}"))),
+        Record::Expected { what } if !detail.explain => format!("    {} {what}\n", paint(GOOD, "ok")),
+        Record::Expected { .. } => String::new(),
+        Record::Failed { message, .. } => format!("    {} {message}\n", paint(BAD, "FAILED")),
+    }
+}
+
+fn boot(record: &Record, detail: Detail) -> String {
+    let Record::Boot { generation, release, outcome, reason, blocks, pages, log } = record else {
+        return String::new();
+    };
+    let how = match outcome.as_str() {
+        "handover" => format!("took over {blocks} blocks, {pages} pages"),
+        "cold" => format!("boots without handover: {}", reason.as_deref().unwrap_or("")),
+        "luo-off" => format!("runs without live update: {}", reason.as_deref().unwrap_or("")),
+        _ => format!("PANICKED: {}", reason.as_deref().unwrap_or("")),
+    };
+    let mut text = format!("{}\n", paint(BOLD, &format!("== kernel {generation}, Linux {release}: {how}")));
+    for logged in log {
+        let ours = ["KHO", "luo", "Kernel panic", "Malformed"].iter().any(|start| logged.starts_with(start));
+        if detail.log || ours {
+            let _ = writeln!(text, "  {}", paint(DIM, &format!("[{generation}] {logged}")));
+        }
+    }
+    text
+}
+
+fn kexec(record: &Record) -> String {
+    let Record::Kexec { from, to, sessions, files, blocks, pages, bytes, passed } = record else {
+        return String::new();
+    };
+    let head = paint(BOLD, &format!("== kexec from {from} to {to}"));
+    let lost = if *passed { "" } else { "; the image passes nothing on" };
+    format!("{head}\n  carried: {sessions} sessions, {files} files; {blocks} blocks, {pages} pages, {bytes} bytes{lost}\n")
+}
+
+fn ledger(lines: &[LedgerLine]) -> String {
+    if lines.is_empty() {
+        return format!("{}\n  no file was preserved\n", paint(BOLD, "== ledger"));
+    }
+    let mut text = format!("{}\n", paint(BOLD, "== ledger"));
+    for line in lines {
+        let (style, fate) = match line.fate.as_str() {
+            "lost" => (BAD, String::from("lost")),
+            "preserved" => (WARN, String::from("still preserved")),
+            fate => (GOOD, fate.to_owned()),
+        };
+        let cause = line.cause.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default();
+        let from = if line.generation == 0 { String::from("image") } else { format!("kernel {}", line.generation) };
+        let _ = writeln!(text, "  {from}, session \"{}\", token {:#x}: {}{cause}", line.session, line.token, paint(style, &fate));
+    }
+    let count = |fate: &str| lines.iter().filter(|line| line.fate == fate).count();
+    let (retrieved, finished) = (count("retrieved"), count("finished"));
+    let (preserved, lost) = (count("preserved"), count("lost"));
+    let _ = writeln!(text, "  {retrieved} retrieved, {finished} finished, {preserved} still preserved, {lost} lost");
+    text
+}
+
+/// One line for a scenario.
+pub(crate) fn summary(path: &Path, report: &Report) -> String {
+    let calls = report.records.iter().filter(|record| matches!(record, Record::Call { .. })).count();
+    let kexecs = report.records.iter().filter(|record| matches!(record, Record::Kexec { .. })).count();
+    let verdict = if report.passed() {
+        paint(GOOD, "ok")
+    } else {
+        paint(BAD, &format!("FAILED ({} expectations)", report.failures))
+    };
+    format!("{}: {verdict}, {calls} calls, {kexecs} kexecs\n", path.display())
+}
+
+/// Prints problems of a scenario with the lines they point at.
+pub(crate) fn diagnostics(path: &Path, text: &str, problems: &[Diagnostic]) {
+    for problem in problems {
+        let end = problem.span.end.min(text.len());
+        let start = problem.span.start.min(end);
+        let label = LabeledSpan::new(Some(String::from("here")), start, end - start);
+        let mut diagnostic = MietteDiagnostic::new(problem.message.clone()).with_label(label);
+        diagnostic.help.clone_from(&problem.help);
+        let source = NamedSource::new(path.display().to_string(), text.to_owned());
+        let report = miette::Report::new(diagnostic).with_source_code(source);
+        anstream::eprintln!("{report:?}");
+    }
+}
