@@ -106,7 +106,8 @@ impl FdtHeader {
             return Err(HeaderError::BadVersion);
         }
         let total = u64::from(self.totalsize.get());
-        let fits = |offset: U32, len: u64| u64::from(offset.get()).checked_add(len).is_some_and(|end| end <= total);
+        let fits =
+            |offset: U32, len: u64| u64::from(offset.get()).checked_add(len).is_some_and(|end| end <= total);
         let whole = total >= 40
             && total <= room
             && fits(self.off_mem_rsvmap, 16)

@@ -169,7 +169,10 @@ impl ReleaseId {
     /// The release with this name: `7.3`, or its recorded point release `7.3.4`.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        RELEASES.iter().find(|release| release.name == name || release.point == name).map(|release| release.id)
+        RELEASES
+            .iter()
+            .find(|release| release.name == name || release.point == name)
+            .map(|release| release.id)
     }
 }
 

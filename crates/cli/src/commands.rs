@@ -124,7 +124,9 @@ struct Output<'a> {
 impl Output<'_> {
     fn report(&mut self, path: &Path, report: &Report) -> std::io::Result<()> {
         let text = match self.arguments.format {
-            Format::Json => serde_json::to_string(report).map(|text| text + "\n").map_err(std::io::Error::other)?,
+            Format::Json => {
+                serde_json::to_string(report).map(|text| text + "\n").map_err(std::io::Error::other)?
+            }
             Format::Text => render::report(report, self.detail),
         };
         if !(self.arguments.quiet && self.arguments.format == Format::Text) {

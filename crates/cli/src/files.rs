@@ -68,7 +68,10 @@ pub(crate) fn read(path: &Path) -> Option<Scenario> {
         Ok(text) => text,
         Err(error) => {
             let at = error.utf8_error().valid_up_to();
-            anstream::eprintln!("luosim: {}: byte {at} is not UTF-8; scenarios are UTF-8 text", path.display());
+            anstream::eprintln!(
+                "luosim: {}: byte {at} is not UTF-8; scenarios are UTF-8 text",
+                path.display()
+            );
             return None;
         }
     };

@@ -66,7 +66,9 @@ fn main() -> ExitCode {
         Command::List(arguments) => commands::list(&arguments),
     });
     let ending = outcome.unwrap_or_else(|_| {
-        anstream::eprintln!("luosim: this is a bug in luosim; please report it with the scenario that shows it");
+        anstream::eprintln!(
+            "luosim: this is a bug in luosim; please report it with the scenario that shows it"
+        );
         Ending::OwnFault
     });
     ExitCode::from(ending as u8)

@@ -94,7 +94,9 @@ fn kexec(record: &Record) -> String {
     };
     let head = paint(BOLD, &format!("== kexec from {from} to {to}"));
     let lost = if *passed { "" } else { "; the image passes nothing on" };
-    format!("{head}\n  carried: {sessions} sessions, {files} files; {blocks} blocks, {pages} pages, {bytes} bytes{lost}\n")
+    format!(
+        "{head}\n  carried: {sessions} sessions, {files} files; {blocks} blocks, {pages} pages, {bytes} bytes{lost}\n"
+    )
 }
 
 fn ledger(lines: &[LedgerLine]) -> String {
@@ -109,13 +111,23 @@ fn ledger(lines: &[LedgerLine]) -> String {
             fate => (GOOD, fate.to_owned()),
         };
         let cause = line.cause.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default();
-        let from = if line.generation == 0 { String::from("image") } else { format!("kernel {}", line.generation) };
-        let _ = writeln!(text, "  {from}, session \"{}\", token {:#x}: {}{cause}", line.session, line.token, paint(style, &fate));
+        let from =
+            if line.generation == 0 { String::from("image") } else { format!("kernel {}", line.generation) };
+        let _ = writeln!(
+            text,
+            "  {from}, session \"{}\", token {:#x}: {}{cause}",
+            line.session,
+            line.token,
+            paint(style, &fate)
+        );
     }
     let count = |fate: &str| lines.iter().filter(|line| line.fate == fate).count();
     let (retrieved, finished) = (count("retrieved"), count("finished"));
     let (preserved, lost) = (count("preserved"), count("lost"));
-    let _ = writeln!(text, "  {retrieved} retrieved, {finished} finished, {preserved} still preserved, {lost} lost");
+    let _ = writeln!(
+        text,
+        "  {retrieved} retrieved, {finished} finished, {preserved} still preserved, {lost} lost"
+    );
     text
 }
 

@@ -32,7 +32,11 @@ impl Folio {
     fn pack(self) -> u64 {
         let order = u64::from(self.order.raw()) << ORDER_SHIFT;
         let flag = |on: bool, bit: u64| if on { bit } else { 0 };
-        PRESENT | flag(self.uptodate, UPTODATE) | flag(self.dirty, DIRTY) | order | (self.head.raw() & PFN_MASK)
+        PRESENT
+            | flag(self.uptodate, UPTODATE)
+            | flag(self.dirty, DIRTY)
+            | order
+            | (self.head.raw() & PFN_MASK)
     }
 
     fn unpack(slot: u64) -> Option<Self> {

@@ -146,7 +146,8 @@ impl Shmem {
         let fits = self.huge && first + huge.pages() <= end && self.cache.is_vacant(index, huge);
         let order = if fits && ram.frames.stats().free >= huge.pages() { huge } else { Order::ZERO };
         let head = ram.alloc_zeroed(order, FrameUse::PageCache);
-        let head = head.or_else(|| ram.alloc_zeroed(Order::ZERO, FrameUse::PageCache)).ok_or_else(no_memory)?;
+        let head =
+            head.or_else(|| ram.alloc_zeroed(Order::ZERO, FrameUse::PageCache)).ok_or_else(no_memory)?;
         let order = match ram.frames.state(head) {
             luosim_physmem::FrameState::AllocatedHead(order) => order,
             state => unreachable!("just allocated, but {state}"),

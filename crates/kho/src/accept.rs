@@ -63,9 +63,9 @@ fn check(
         let found = found.unwrap_or_else(|| String::from("without a version"));
         return Err(Errno::EINVAL.because(format!("KHO root {found} refused by {wanted}")));
     }
-    let map = root.u64(PROP_MEMORY_MAP).ok_or_else(|| {
-        Errno::EINVAL.because("KHO root refused: it has no 8-byte preserved-memory-map")
-    })?;
+    let map = root
+        .u64(PROP_MEMORY_MAP)
+        .ok_or_else(|| Errno::EINVAL.because("KHO root refused: it has no 8-byte preserved-memory-map"))?;
     if map == 0 {
         let why = "KHO root refused: its preserved-memory-map is 0 (the old kernel was not finalised)";
         return Err(Errno::ENOENT.because(why));
@@ -87,7 +87,7 @@ fn read_scratch(mem: &PhysMem, params: BootParams) -> Result<Vec<ScratchArea>, R
         let entry = mem.read_obj::<scratch::Entry>(at).map_err(|error| bad(error.to_string()))?;
         let area = ScratchArea { addr: PhysAddr::new(entry.addr.get()), size: entry.size.get() };
         let end = area.addr.checked_add(area.size).filter(|end| end.raw() <= mem.len());
-        let aligned = area.addr.is_page_aligned() && area.size % PAGE_SIZE == 0;
+        let aligned = area.addr.is_page_aligned() && area.size.is_multiple_of(PAGE_SIZE);
         let pages = area.size / PAGE_SIZE;
         let overlaps = areas.iter().any(|other| other.overlaps(area.addr.pfn(), pages));
         if end.is_none() || !aligned || overlaps {
@@ -194,7 +194,8 @@ impl Walk<'_> {
         let frames = self.ram.frames.frame_count();
         let inside = frames.saturating_sub(pfn.raw()) >> order.raw();
         if inside < len {
-            self.log.warn(format!("KHO: {} blocks of order {order} at {pfn} lie outside memory", len - inside));
+            self.log
+                .warn(format!("KHO: {} blocks of order {order} at {pfn} lie outside memory", len - inside));
         }
         let len = len.min(inside);
         if len == 0 {

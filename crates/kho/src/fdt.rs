@@ -112,8 +112,10 @@ impl Node {
 
     /// Copies what the library found, `depth` levels down: deeper nodes mean nothing here.
     fn copy(node: &FdtNode<'_>, depth: u32) -> Self {
-        let properties =
-            node.properties().map(|property| (property.name().to_owned(), property.value().to_vec())).collect();
+        let properties = node
+            .properties()
+            .map(|property| (property.name().to_owned(), property.value().to_vec()))
+            .collect();
         let children = if depth == 0 {
             Vec::new()
         } else {

@@ -19,7 +19,8 @@ impl Kho {
         let none = || Errno::ENOENT.because(format!("the previous kernel left no subtree '{name}'"));
         let node = self.incoming.as_ref().and_then(|tree| tree.root().child(name)).ok_or_else(none)?;
         let bad = |property: &str| {
-            Errno::EINVAL.because(format!("broken KHO subnode '{name}': missing or invalid {property} property"))
+            Errno::EINVAL
+                .because(format!("broken KHO subnode '{name}': missing or invalid {property} property"))
         };
         let (property, size) = match self.version() {
             KhoVersion::V1 => (v1::PROP_SUBTREE, None),

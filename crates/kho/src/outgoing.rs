@@ -132,7 +132,8 @@ impl Kho {
             return Err(Errno::EINVAL.because("nothing to allocate: 0 bytes"));
         }
         let order = Order::holding(bytes).filter(|order| *order <= Order::MAX_BUDDY);
-        let order = order.ok_or_else(|| Errno::E2BIG.because(format!("{bytes} bytes are more than 4 MiB")))?;
+        let order =
+            order.ok_or_else(|| Errno::E2BIG.because(format!("{bytes} bytes are more than 4 MiB")))?;
         let pfn = ram.alloc_zeroed(order, purpose).ok_or_else(|| no_pages(order.bytes()))?;
         if let Err(refusal) = self.preserve_folio(ram, pfn, order) {
             ram.free(pfn).expect("allocated above");
@@ -204,9 +205,9 @@ impl Kho {
     pub fn params_for_kexec(&self, ram: &mut Ram) -> KResult<BootParams> {
         let out = self.out()?;
         let scratch_size = scratch_abi::ENTRY_SIZE * u64::try_from(self.scratch.len()).expect("few areas");
-        let at = self.place_copy(scratch_size).ok_or_else(|| {
-            Errno::EADDRNOTAVAIL.because("scratch is too small to place the image in it")
-        })?;
+        let at = self
+            .place_copy(scratch_size)
+            .ok_or_else(|| Errno::EADDRNOTAVAIL.because("scratch is too small to place the image in it"))?;
         for (index, area) in (0u64..).zip(&self.scratch) {
             let entry = scratch_abi::Entry { addr: area.addr.raw().into(), size: area.size.into() };
             let slot = at.checked_add(index * scratch_abi::ENTRY_SIZE).expect("inside scratch");

@@ -82,7 +82,8 @@ impl ScratchSpec {
     pub fn parse(text: &str) -> Option<Self> {
         if let Some(number) = text.strip_suffix('%') {
             let digits = number.strip_prefix('+').unwrap_or(number);
-            let good = text.len() <= 11 && !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+            let good =
+                text.len() <= 11 && !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
             return digits.parse().ok().filter(|_| good).map(Self::Percent);
         }
         let (low, rest) = memparse(text)?;
@@ -178,10 +179,20 @@ mod tests {
         for (text, spec) in [
             ("16M,64M,32M", sizes(16 << 20, 64 << 20, 32 << 20)),
             ("0,16M,0x1000", sizes(0, 16 << 20, 4096)),
-            ("0,0,0", None), ("abc", None), ("16M,64M", None), ("16M,64M,32Mx", None), ("16M,,32M", None),
-            ("", None), ("99999999999E,1,1", None),
-            ("200%", Some(ScratchSpec::Percent(200))), ("0%", Some(ScratchSpec::Percent(0))),
-            ("%", None), ("-1%", None), ("12345678901%", None), ("4294967296%", None), ("2 %", None),
+            ("0,0,0", None),
+            ("abc", None),
+            ("16M,64M", None),
+            ("16M,64M,32Mx", None),
+            ("16M,,32M", None),
+            ("", None),
+            ("99999999999E,1,1", None),
+            ("200%", Some(ScratchSpec::Percent(200))),
+            ("0%", Some(ScratchSpec::Percent(0))),
+            ("%", None),
+            ("-1%", None),
+            ("12345678901%", None),
+            ("4294967296%", None),
+            ("2 %", None),
         ] {
             assert_eq!(ScratchSpec::parse(text), spec, "{text:?}");
         }

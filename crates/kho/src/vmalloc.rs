@@ -32,7 +32,8 @@ impl Kho {
             return Err(refusal);
         }
         let total = u64::try_from(pages.len()).expect("a page count") * order.pages();
-        let total = u32::try_from(total).map_err(|_| Errno::EINVAL.because("the area has 2^32 pages or more"));
+        let total =
+            u32::try_from(total).map_err(|_| Errno::EINVAL.because("the area has 2^32 pages or more"));
         let total_pages = total.inspect_err(|_| self.drop_vmalloc(ram, pages, order, &chunks))?;
         Ok(Descriptor {
             first: chunks.first().map_or(0, |chunk| chunk.raw()).into(),
@@ -115,7 +116,8 @@ impl Kho {
     }
 
     fn take_area(&mut self, ram: &mut Ram, area: &Descriptor, pages: &mut Vec<PhysAddr>) -> KResult<()> {
-        let bad = |what: String| Errno::EINVAL.because(format!("the vmalloc area cannot be restored: {what}"));
+        let bad =
+            |what: String| Errno::EINVAL.because(format!("the vmalloc area cannot be restored: {what}"));
         let order = Order::new(u32::from(area.order.get())).ok_or_else(|| bad(String::from("its order")))?;
         let want = u64::from(area.total_pages.get());
         let mut at = PhysAddr::new(area.first.get());

@@ -159,11 +159,7 @@ pub(crate) fn read_chain(
 
 /// The pages of a chain in order. The kernel looks for a cycle with two runners and gives up after 10,000
 /// double steps; a set of at most twice that many pages decides the same.
-fn walk(
-    mem: &PhysMem,
-    head: PhysAddr,
-    seen: &mut FxHashSet<PhysAddr>,
-) -> Result<Vec<PhysAddr>, BadChain> {
+fn walk(mem: &PhysMem, head: PhysAddr, seen: &mut FxHashSet<PhysAddr>) -> Result<Vec<PhysAddr>, BadChain> {
     let corrupted = || BadChain {
         errno: Errno::EINVAL,
         message: String::from("luo: Block set is corrupted"),

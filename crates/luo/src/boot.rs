@@ -300,10 +300,7 @@ fn read_header(mem: &mut Memory<'_>, release: &Release) -> Result<Option<Header>
     let header = match release.luo {
         LuoVersion::V1 => {
             let header = v1::read_header(&mem.ram.mem, subtree.addr)?;
-            mem.log.info(format!(
-                "luo: Retrieved live update data, liveupdate number: {}",
-                header.number
-            ));
+            mem.log.info(format!("luo: Retrieved live update data, liveupdate number: {}", header.number));
             header
         }
         LuoVersion::V5 => v5::read_header(mem, subtree.addr, subtree.size.unwrap_or(0))?,

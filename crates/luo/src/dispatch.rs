@@ -1,13 +1,16 @@
 //! ioctl dispatch for the device and for session descriptors, with the checks in the kernel's order.
 //!
-//! 1. number outside the descriptor's table: EINVAL; 2. `size` word unreadable: EFAULT; 3. the whole number
-//! differs: ENOTTY; 4. wrong direction (not 6.19): EINVAL; 5. size below the minimum: EINVAL; 6. non-zero
-//! byte beyond the known part: E2BIG, unreadable one: EFAULT; 7. known part unreadable: EFAULT; 8. the
-//! operation; 9. reply not writable: EFAULT, *after* the operation.
+//! 1. number outside the descriptor's table: EINVAL;
+//! 2. `size` word unreadable: EFAULT;
+//! 3. the whole number differs: ENOTTY;
+//! 4. wrong direction (not 6.19): EINVAL;
+//! 5. size below the minimum: EINVAL;
+//! 6. non-zero byte beyond the known part: E2BIG; unreadable one: EFAULT;
+//! 7. known part unreadable: EFAULT;
+//! 8. the operation;
+//! 9. reply not writable: EFAULT, *after* the operation.
 
-use luosim_abi::ioctl::{
-    self, Command, FdArg, FinishArg, GetNameArg, NAME_LEN, SESSION_BASE, SessionArg,
-};
+use luosim_abi::ioctl::{self, Command, FdArg, FinishArg, GetNameArg, NAME_LEN, SESSION_BASE, SessionArg};
 use luosim_abi::quirk::Quirk;
 use luosim_abi::release::DEVICE_COMMANDS;
 use luosim_abi::{Errno, KResult};
@@ -27,7 +30,13 @@ impl<H: Host> Luo<H> {
     ///
     /// # Errors
     /// As in the module's table, then the operation's.
-    pub fn device_ioctl(&mut self, host: &mut H, caller: &mut impl Caller, code: u32, arg: u64) -> KResult<()> {
+    pub fn device_ioctl(
+        &mut self,
+        host: &mut H,
+        caller: &mut impl Caller,
+        code: u32,
+        arg: u64,
+    ) -> KResult<()> {
         let command = find(DEVICE_COMMANDS, 0, code, "the device")?;
         let size = check_code(caller, command, code, arg)?;
         let mut request = SessionArg::new_zeroed();
@@ -189,9 +198,10 @@ impl<H: Host> Luo<H> {
 fn find(table: &[Command], base: u8, code: u32, whose: &str) -> KResult<Command> {
     let nr = code.to_le_bytes()[0];
     let index = usize::from(nr.wrapping_sub(base));
-    table.get(index).copied().ok_or_else(|| {
-        Errno::EINVAL.because(format!("command number {nr:#04x} is not one of {whose}"))
-    })
+    table
+        .get(index)
+        .copied()
+        .ok_or_else(|| Errno::EINVAL.because(format!("command number {nr:#04x} is not one of {whose}")))
 }
 
 fn check_size_word(caller: &impl Caller, command: Command, code: u32, arg: u64) -> KResult<u32> {
@@ -215,7 +225,9 @@ fn check_min(command: Command, size: u32) -> KResult<()> {
     let min = command.size();
     if u64::from(size) < len64(min) {
         let name = command.name();
-        return Err(Errno::EINVAL.because(format!("{name} needs a structure of {min} bytes, size says {size}")));
+        return Err(
+            Errno::EINVAL.because(format!("{name} needs a structure of {min} bytes, size says {size}"))
+        );
     }
     Ok(())
 }
@@ -250,7 +262,9 @@ fn check_tail(caller: &impl Caller, command: Command, arg: u64, known: u64, size
         caller.read(addr, piece)?;
         if piece.iter().any(|byte| *byte != 0) {
             let name = command.name();
-            let why = format!("size {size} of {name} is more than the {known} known bytes, and the rest is not zero");
+            let why = format!(
+                "size {size} of {name} is more than the {known} known bytes, and the rest is not zero"
+            );
             return Err(Errno::E2BIG.because(why));
         }
         at += step;

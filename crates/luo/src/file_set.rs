@@ -41,10 +41,6 @@ impl FileSet {
         u64::try_from(self.files.len()).expect("a file count fits in 64 bits")
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.files.is_empty()
-    }
-
     pub(crate) fn has(&self, token: u64) -> bool {
         self.by_token.contains_key(&token)
     }

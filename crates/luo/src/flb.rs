@@ -149,7 +149,8 @@ impl<H: Host> FlbRegistry<H> {
         if self.table == PhysAddr::NULL {
             return Err(Errno::ENODATA.because("the previous kernel left no FLB table"));
         }
-        let header = mem.read_obj::<FlbHeader>(self.table).map_err(|e| Errno::ENOENT.because(e.to_string()))?;
+        let header =
+            mem.read_obj::<FlbHeader>(self.table).map_err(|e| Errno::ENOENT.because(e.to_string()))?;
         let entries = header.count.get().min(u64::try_from(abi::MAX_ENTRIES).expect("small"));
         (0..entries)
             .map_while(|index| self.table.checked_add(abi::HEADER_SIZE + index * abi::ENTRY_SIZE))

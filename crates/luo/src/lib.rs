@@ -134,10 +134,7 @@ impl<H: Host> Luo<H> {
         self.listed(&self.incoming)
     }
 
-    fn listed<'a>(
-        &'a self,
-        list: &'a SessionList,
-    ) -> impl Iterator<Item = (SessionName, Vec<u64>)> + 'a {
+    fn listed<'a>(&'a self, list: &'a SessionList) -> impl Iterator<Item = (SessionName, Vec<u64>)> + 'a {
         list.keys().filter_map(|key| self.session(key)).map(|session| (session.name, session.files.tokens()))
     }
 

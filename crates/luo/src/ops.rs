@@ -343,10 +343,29 @@ impl<H: Host> Luo<H> {
         Some(session)
     }
 
+    /// The incoming FLB `name` for a user inside the kernel; retrieved at the first call.
+    ///
+    /// # Errors
+    /// EINVAL: not registered; ENODATA: finished, or nothing came; ENOENT: not in the table; or the kept error
+    /// of its `retrieve`.
+    pub fn get_incoming_flb(&mut self, host: &mut H, name: &str) -> KResult<u64> {
+        self.flbs.get_incoming(host, name)
+    }
+
+    /// Gives back what [`Self::get_incoming_flb`] gave.
+    ///
+    /// # Errors
+    /// EINVAL: not registered.
+    pub fn put_incoming_flb(&mut self, host: &mut H, name: &str) -> KResult<()> {
+        self.flbs.put_incoming(host, name)
+    }
+
     /// Room check of `luo-v1` for a file put in an incoming session (6.19 lets it in; never serialised).
     pub(crate) fn check_incoming_room(&self, key: SessionKey) -> KResult<()> {
         match self.session(key) {
-            Some(session) if matches!(session.area, FileArea::Found(_)) => v1::check_room(session.files.count()),
+            Some(session) if matches!(session.area, FileArea::Found(_)) => {
+                v1::check_room(session.files.count())
+            }
             _ => Ok(()),
         }
     }

@@ -1,8 +1,8 @@
 //! Booting a kernel on a memory, and the jump from one kernel to the next.
 
+use luosim_abi::KResult;
 use luosim_abi::quirk::{Quirk, Quirks};
 use luosim_abi::release::{Release, ReleaseId};
-use luosim_abi::KResult;
 use luosim_files::Files;
 use luosim_files::memfd::MemfdHandler;
 use luosim_kho::log::KernelLog;
@@ -33,7 +33,7 @@ pub struct BootOptions {
 }
 
 /// The command line of a kernel with live update on.
-pub const DEFAULT_CMDLINE: &str = "kho=on liveupdate=on";
+const DEFAULT_CMDLINE: &str = "kho=on liveupdate=on";
 
 impl Default for BootOptions {
     fn default() -> Self {
@@ -135,7 +135,12 @@ type Booted = Result<Kernel, (PhysMem, KernelLog, String)>;
 
 impl Kernel {
     /// Builds a kernel from a memory and the two pairs: nothing else crosses.
-    fn boot(memory: PhysMem, params: Option<BootParams>, release: &'static Release, options: &BootOptions) -> Booted {
+    fn boot(
+        memory: PhysMem,
+        params: Option<BootParams>,
+        release: &'static Release,
+        options: &BootOptions,
+    ) -> Booted {
         let quirks = options.quirks(release);
         let mut log = KernelLog::default();
         log.info(format!("Linux version {} (luosim)", release.point));

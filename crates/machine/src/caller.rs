@@ -1,7 +1,7 @@
 //! A model process as the caller of an ioctl.
 
-use luosim_abi::KResult;
 use luosim_abi::Errno;
+use luosim_abi::KResult;
 use luosim_luo::{Caller, FileId};
 
 use crate::process::{Descriptor, Process};

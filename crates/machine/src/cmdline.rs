@@ -82,9 +82,18 @@ mod tests {
 
     #[test]
     fn only_the_first_letters_of_a_boolean_count() {
-        for (text, value) in [("on", Some(true)), ("ON", Some(true)), ("offside", Some(false)), ("yes", Some(true)),
-            ("1", Some(true)), ("0x", Some(false)), ("enable", Some(true)), ("bogus", None), ("o", None), ("", None)]
-        {
+        for (text, value) in [
+            ("on", Some(true)),
+            ("ON", Some(true)),
+            ("offside", Some(false)),
+            ("yes", Some(true)),
+            ("1", Some(true)),
+            ("0x", Some(false)),
+            ("enable", Some(true)),
+            ("bogus", None),
+            ("o", None),
+            ("", None),
+        ] {
             assert_eq!(boolean(text), value, "{text}");
         }
     }

@@ -226,4 +226,3 @@ impl Machine {
         Ok(pid)
     }
 }
-

@@ -27,7 +27,8 @@ impl Bitmap {
         }
     }
 
-    pub(crate) fn len(&self) -> u64 {
+    #[cfg(test)]
+    fn len(&self) -> u64 {
         self.count
     }
 

@@ -403,7 +403,7 @@ impl Frames {
     /// # Errors
     /// [`ReserveError`]; nothing changes.
     pub fn hold_preserved_run(&mut self, pfn: Pfn, blocks: u64, order: Order) -> Result<(), ReserveError> {
-        let pages = blocks.checked_mul(order.pages()).unwrap_or(u64::MAX);
+        let pages = blocks.saturating_mul(order.pages());
         if pfn.raw() & (order.pages() - 1) != 0 {
             return Err(ReserveError::NotABlock { pfn, pages });
         }

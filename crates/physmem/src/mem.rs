@@ -66,7 +66,7 @@ pub struct PhysMem {
 }
 
 fn check_len(len: u64) -> Result<usize, MemError> {
-    if len % PAGE_SIZE != 0 || !(MIN_LEN..=MAX_LEN).contains(&len) {
+    if !len.is_multiple_of(PAGE_SIZE) || !(MIN_LEN..=MAX_LEN).contains(&len) {
         return Err(MemError::Size { len });
     }
     usize::try_from(len).map_err(|_| MemError::Size { len })
@@ -97,7 +97,8 @@ impl PhysMem {
     pub fn file(path: &Path, len: u64) -> Result<Self, MemError> {
         let size = check_len(len)?;
         let host = |source| MemError::Host { len, source };
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(host)?;
+        let file =
+            File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(host)?;
         file.set_len(len).map_err(host)?;
         let map = MmapOptions::new().len(size).map_raw(&file).map_err(host)?;
         Ok(Self { map, len, backing: Backing::File })
@@ -299,7 +300,7 @@ mod tests {
             assert!(mem.write(addr, &two).is_err() && mem.fill(addr, 2, 1).is_err());
             assert!(mem.copy(PhysAddr::NULL, addr, 2).is_err() && mem.copy(addr, PhysAddr::NULL, 2).is_err());
         }
-        assert!(mem.read(end, &mut []).is_ok());
+        mem.read(end, &mut []).unwrap();
         assert!(mem.fill(PhysAddr::NULL, u64::MAX, 0).is_err());
     }
 

@@ -54,7 +54,9 @@ impl World {
     fn process(&mut self, process: &str, call: &Call, problems: &mut Vec<Diagnostic>) {
         if self.ended.contains(process) {
             let message = format!("process `{process}` has ended");
-            problems.push(Diagnostic::new(call.span.0.clone(), message).with_help("give a new process another name"));
+            problems.push(
+                Diagnostic::new(call.span.0.clone(), message).with_help("give a new process another name"),
+            );
             return;
         }
         self.booted = true;
@@ -73,9 +75,15 @@ impl World {
     fn reference(&self, process: &str, call: &Call, kind: Kind, text: &str, problems: &mut Vec<Diagnostic>) {
         let labels = &self.processes[process];
         let (what, known): (&str, Vec<&str>) = match kind {
-            Kind::Fd if !labels.fds.contains(text) => ("descriptor", labels.fds.iter().map(String::as_str).collect()),
-            Kind::Map if !labels.maps.contains(text) => ("mapping", labels.maps.iter().map(String::as_str).collect()),
-            Kind::Process if !self.processes.contains_key(text) => ("process", self.processes.keys().map(String::as_str).collect()),
+            Kind::Fd if !labels.fds.contains(text) => {
+                ("descriptor", labels.fds.iter().map(String::as_str).collect())
+            }
+            Kind::Map if !labels.maps.contains(text) => {
+                ("mapping", labels.maps.iter().map(String::as_str).collect())
+            }
+            Kind::Process if !self.processes.contains_key(text) => {
+                ("process", self.processes.keys().map(String::as_str).collect())
+            }
             _ => return,
         };
         let message = format!("unknown {what} `{text}` in process `{process}`");

@@ -46,7 +46,7 @@ pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
 }
 
 /// `did you mean …?` or, with nothing near, the whole list.
-pub(crate) fn suggest<'a>(word: &str, candidates: &[&'a str]) -> String {
+pub(crate) fn suggest(word: &str, candidates: &[&str]) -> String {
     match nearest(word, candidates.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
         None if candidates.is_empty() => String::from("there is none yet"),

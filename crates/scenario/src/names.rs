@@ -63,10 +63,8 @@ pub(crate) fn size(text: &str) -> Option<u64> {
 
 fn term(text: &str) -> Option<u64> {
     let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10), ("B", 0)];
-    let (digits, shift) = units
-        .iter()
-        .find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift)))
-        .unwrap_or((text, 0));
+    let (digits, shift) =
+        units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift))).unwrap_or((text, 0));
     let digits = digits.trim();
     let number = match digits.strip_prefix("0x") {
         Some(hex) => u64::from_str_radix(hex, 16).ok()?,
@@ -90,10 +88,7 @@ pub(crate) fn hex(text: &str) -> Option<Vec<u8>> {
     if !digits.len().is_multiple_of(2) {
         return None;
     }
-    digits
-        .chunks_exact(2)
-        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
-        .collect()
+    digits.chunks_exact(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
 #[cfg(test)]
@@ -103,8 +98,15 @@ mod tests {
     #[test]
     fn sizes_add_up() {
         for (text, bytes) in [
-            ("64KiB", Some(65536)), ("1GiB+5", Some((1 << 30) + 5)), ("16TiB - 4KiB", Some((16 << 40) - 4096)),
-            ("0x10", Some(16)), ("4096", Some(4096)), ("", None), ("1-2", None), ("99999999TiB", None), ("5XB", None),
+            ("64KiB", Some(65536)),
+            ("1GiB+5", Some((1 << 30) + 5)),
+            ("16TiB - 4KiB", Some((16 << 40) - 4096)),
+            ("0x10", Some(16)),
+            ("4096", Some(4096)),
+            ("", None),
+            ("1-2", None),
+            ("99999999TiB", None),
+            ("5XB", None),
         ] {
             assert_eq!(size(text), bytes, "{text}");
         }

@@ -40,7 +40,10 @@ pub fn parse(text: &str) -> Result<Scenario, Vec<Diagnostic>> {
 /// A parser that follows the nesting must not be given more of it than the stack holds.
 fn check_size(text: &str) -> Result<(), Diagnostic> {
     if text.len() > MAX_BYTES {
-        return Err(Diagnostic::new(0..0, format!("a scenario has at most {MAX_BYTES} bytes, this one {}", text.len())));
+        return Err(Diagnostic::new(
+            0..0,
+            format!("a scenario has at most {MAX_BYTES} bytes, this one {}", text.len()),
+        ));
     }
     let mut depth = 0usize;
     for (at, byte) in text.bytes().enumerate() {
@@ -52,7 +55,8 @@ fn check_size(text: &str) -> Result<(), Diagnostic> {
             _ => {}
         }
         if depth > MAX_DEPTH {
-            return Err(Diagnostic::new(at..at + 1, "nested too deeply").with_help("the language has one level of blocks"));
+            return Err(Diagnostic::new(at..at + 1, "nested too deeply")
+                .with_help("the language has one level of blocks"));
         }
     }
     Ok(())
@@ -115,9 +119,13 @@ impl Reader {
     fn header(&mut self, node: &KdlNode) {
         for entry in node.entries() {
             match (entry.name().map(kdl::KdlIdentifier::value), entry.value()) {
-                (None, KdlValue::String(name)) if self.scenario.name.is_empty() => self.scenario.name.clone_from(name),
+                (None, KdlValue::String(name)) if self.scenario.name.is_empty() => {
+                    self.scenario.name.clone_from(name);
+                }
                 (Some("about"), KdlValue::String(about)) => self.scenario.about.clone_from(about),
-                _ => self.problems.push(Diagnostic::new(entry_span(entry), "`scenario` takes a name and `about`")),
+                _ => self
+                    .problems
+                    .push(Diagnostic::new(entry_span(entry), "`scenario` takes a name and `about`")),
             }
         }
         if self.scenario.name.is_empty() {
@@ -135,8 +143,11 @@ impl Reader {
             match memory.filter(|bytes| bytes % 4096 == 0 && (16 << 20..=1 << 40).contains(bytes)) {
                 Some(memory) => self.scenario.memory = memory,
                 None => self.problems.push(
-                    Diagnostic::new(entry_span(entry), "`machine` takes `memory`, from 16MiB to 1TiB in pages")
-                        .with_help("for example: machine memory=\"256MiB\""),
+                    Diagnostic::new(
+                        entry_span(entry),
+                        "`machine` takes `memory`, from 16MiB to 1TiB in pages",
+                    )
+                    .with_help("for example: machine memory=\"256MiB\""),
                 ),
             }
         }
@@ -148,7 +159,8 @@ impl Reader {
             _ => None,
         };
         let Some(process) = name.filter(|name| !name.is_empty()) else {
-            let problem = Diagnostic::new(span_of(node), "`process` takes the name of a process and a block of steps");
+            let problem =
+                Diagnostic::new(span_of(node), "`process` takes the name of a process and a block of steps");
             self.problems.push(problem);
             return;
         };
@@ -205,11 +217,20 @@ impl Reader {
         }
         let found = match name {
             Some(name) => spec.params.iter().position(|param| param.name == name),
-            None => spec.params.iter().enumerate().filter(|(_, param)| param.positional).map(|(at, _)| at).nth(position),
+            None => spec
+                .params
+                .iter()
+                .enumerate()
+                .filter(|(_, param)| param.positional)
+                .map(|(at, _)| at)
+                .nth(position),
         };
         let Some(index) = found else {
             let known: Vec<&str> = spec.params.iter().map(|param| param.name).chain(["error"]).collect();
-            let what = name.map_or_else(|| String::from("one value too many for"), |name| format!("unknown `{name}` of"));
+            let what = name.map_or_else(
+                || String::from("one value too many for"),
+                |name| format!("unknown `{name}` of"),
+            );
             let help = name.map_or_else(|| usage(spec), |name| suggest(name, &known));
             self.problems.push(Diagnostic::new(span, format!("{what} `{}`", spec.name)).with_help(help));
             return;
@@ -234,7 +255,11 @@ impl Reader {
         call.error = Errno::from_name(name);
         if call.error.is_none() || call.op.spec().name.starts_with("expect-") {
             let known: Vec<&str> = Errno::ALL.iter().map(|errno| errno.name()).collect();
-            let help = if call.error.is_none() { suggest(name, &known) } else { String::from("an expectation cannot fail") };
+            let help = if call.error.is_none() {
+                suggest(name, &known)
+            } else {
+                String::from("an expectation cannot fail")
+            };
             let problem = Diagnostic::new(entry_span(entry), format!("`error` cannot be `{name}`"));
             self.problems.push(problem.with_help(help));
         }
@@ -247,7 +272,10 @@ impl Reader {
             let replaced = param.name == "name" && call.get("hex").is_some();
             let needless = param.name == "as" && call.error.is_some();
             if param.required && !given && !replaced && !needless {
-                let problem = Diagnostic::new(span.clone(), format!("`{}` needs `{}`: {}", spec.name, param.name, param.about));
+                let problem = Diagnostic::new(
+                    span.clone(),
+                    format!("`{}` needs `{}`: {}", spec.name, param.name, param.about),
+                );
                 self.problems.push(problem.with_help(usage(spec)));
             }
         }

@@ -54,7 +54,11 @@ fn node(call: &Call) -> KdlNode {
             continue;
         };
         let value = kdl_value(param.kind, value);
-        node.push(if param.positional && in_order { KdlEntry::new(value) } else { KdlEntry::new_prop(param.name, value) });
+        node.push(if param.positional && in_order {
+            KdlEntry::new(value)
+        } else {
+            KdlEntry::new_prop(param.name, value)
+        });
     }
     if let Some(errno) = call.error {
         node.push(KdlEntry::new_prop("error", errno.name()));
@@ -67,6 +71,8 @@ fn kdl_value(kind: Kind, value: &Value) -> KdlValue {
         (Kind::Bool, Value::Number(number)) => KdlValue::Bool(*number != 0),
         (_, Value::Number(number)) => KdlValue::Integer(*number),
         (_, Value::Text(text)) => KdlValue::String(text.clone()),
-        (_, Value::Bytes(bytes)) => KdlValue::String(bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
+        (_, Value::Bytes(bytes)) => {
+            KdlValue::String(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+        }
     }
 }

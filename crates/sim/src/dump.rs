@@ -10,7 +10,12 @@ use luosim_physmem::{PhysAddr, PhysMem};
 ///
 /// # Errors
 /// What the host says, with the path.
-pub fn write(folder: &Path, kernel: &str, memory: &PhysMem, params: Option<BootParams>) -> Result<(), String> {
+pub(crate) fn write(
+    folder: &Path,
+    kernel: &str,
+    memory: &PhysMem,
+    params: Option<BootParams>,
+) -> Result<(), String> {
     let fail = |error: std::io::Error| format!("{}: {error}", folder.display());
     std::fs::create_dir_all(folder).map_err(fail)?;
     let mut file = std::fs::File::create(folder.join("ram.bin")).map_err(fail)?;

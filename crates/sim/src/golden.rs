@@ -133,7 +133,8 @@ pub fn load(folder: &Path, manifest: &Manifest) -> Result<PhysMem, ImageError> {
     if bytes > MAX_MEMORY {
         return Err(bad(String::from("luosim reads images of up to 64 GiB")));
     }
-    let file = std::fs::File::open(&path).map_err(|source| ImageError::Read { path: shown.clone(), source })?;
+    let file =
+        std::fs::File::open(&path).map_err(|source| ImageError::Read { path: shown.clone(), source })?;
     let mut memory = PhysMem::anonymous(bytes).map_err(|error| bad(error.to_string()))?;
     let decoder = ruzstd::decoding::StreamingDecoder::new(file).map_err(|error| bad(error.to_string()))?;
     fill(&mut memory, decoder).map_err(bad)?;

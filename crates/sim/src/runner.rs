@@ -32,7 +32,7 @@ pub struct Options {
 }
 
 /// A run that could not be made: the scenario is fine, its surroundings are not.
-pub type RunError = String;
+pub(crate) type RunError = String;
 
 #[derive(Clone, Debug, Default)]
 struct Labels {
@@ -60,7 +60,7 @@ type Answer = KResult<i64>;
 ///
 /// # Errors
 /// A recorded image that cannot be read, or a dump that cannot be written.
-pub fn run(scenario: &Scenario, options: &Options) -> Result<Report, RunError> {
+pub fn run(scenario: &Scenario, options: &Options) -> Result<Report, String> {
     let mut runner = Runner {
         options,
         machine: None,
@@ -241,9 +241,10 @@ impl Runner<'_> {
                 let fd = self.labels.get(process).and_then(|labels| labels.fds.get(label));
                 fd.map_or_else(|| label.clone(), |fd| format!("{label}:{fd}"))
             }
-            (Kind::NewFd | Kind::NewMap | Kind::Map | Kind::Process | Kind::NewProcess, Value::Text(text)) => {
-                text.clone()
-            }
+            (
+                Kind::NewFd | Kind::NewMap | Kind::Map | Kind::Process | Kind::NewProcess,
+                Value::Text(text),
+            ) => text.clone(),
             (Kind::Flags(table), Value::Number(bits)) => show_flags(table, *bits),
             (Kind::Bool, Value::Number(bit)) => (*bit != 0).to_string(),
             (Kind::Number(0, 0xffff_ffff_ffff_ffff), Value::Number(number)) => format!("{number:#x}"),

@@ -47,8 +47,8 @@ mod tests {
     #[test]
     fn a_structure_as_it_lay_in_memory_of_7_3_4() {
         let bytes = [
-            5, 0, 0, 0, 0, 0, 0, 0, 0, 0x30, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0,
-            0, 0x20, 0xfc, 1, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0,
+            5, 0, 0, 0, 0, 0, 0, 0, 0, 0x30, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0,
+            0, 0, 0x20, 0xfc, 1, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0,
         ];
         let ser = MemfdSer::read_from_bytes(&bytes).expect("48 bytes");
         assert_eq!((ser.pos.get(), ser.size.get(), ser.seals.get(), ser.nr_folios.get()), (5, 0x3000, 4, 3));

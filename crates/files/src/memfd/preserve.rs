@@ -69,7 +69,9 @@ impl MemfdHandler {
     ) {
         let (pos, size, nr_folios, folios) = (pos.into(), size.into(), folios.into(), area);
         let written = match self.version {
-            MemfdVersion::V1 => memory.ram.mem.write_obj(page, &v1::MemfdSer { pos, size, nr_folios, folios }),
+            MemfdVersion::V1 => {
+                memory.ram.mem.write_obj(page, &v1::MemfdSer { pos, size, nr_folios, folios })
+            }
             MemfdVersion::V2 => {
                 let (seals, flags) = (seals.0.into(), 0.into());
                 memory.ram.mem.write_obj(page, &v2::MemfdSer { pos, size, seals, flags, nr_folios, folios })
@@ -109,9 +111,8 @@ impl MemfdHandler {
         }
         let mut table = Table::default();
         let result = table.fill(inode, memory, pages);
-        let result = result.and_then(|()| {
-            memory.kho.preserve_vmalloc(memory.ram, &table.pages, FLAG_PLAIN, Order::ZERO)
-        });
+        let result = result
+            .and_then(|()| memory.kho.preserve_vmalloc(memory.ram, &table.pages, FLAG_PLAIN, Order::ZERO));
         match result {
             Ok(area) => Ok((table.count, area)),
             Err(refusal) => {

@@ -104,10 +104,14 @@ impl MemfdHandler {
     fn insert(&self, inode: &mut Shmem, memory: &mut Memory<'_>, entry: &FolioEntry) -> KResult<()> {
         let head = Pfn::new(entry.pfn());
         let index = entry.index.get();
-        let order = memory.kho.restore_folio(memory.ram, head.addr(), FrameUse::PageCache).ok_or_else(|| {
-            memory.log.warn(format!("memfd_luo: Unable to restore folio at physical address: {}", head.addr()));
-            Errno::EIO.because(format!("the folio at frame {head} is not preserved, or was restored before"))
-        })?;
+        let order =
+            memory.kho.restore_folio(memory.ram, head.addr(), FrameUse::PageCache).ok_or_else(|| {
+                memory
+                    .log
+                    .warn(format!("memfd_luo: Unable to restore folio at physical address: {}", head.addr()));
+                Errno::EIO
+                    .because(format!("the folio at frame {head} is not preserved, or was restored before"))
+            })?;
         let (uptodate, dirty) = (entry.flags() & UPTODATE != 0, entry.flags() & DIRTY != 0);
         let folio = Folio { head, order, uptodate, dirty };
         let blocks = if self.quirks.has(Quirk::BlocksOnePerFolio) { 1 } else { order.pages() };
@@ -141,7 +145,8 @@ impl MemfdHandler {
 }
 
 fn read_entries(ram: &Ram, page: PhysAddr, left: u64) -> Vec<FolioEntry> {
-    let mut entries = vec![FolioEntry::new_zeroed(); usize::try_from(left.min(PER_PAGE)).expect("at most 256")];
+    let mut entries =
+        vec![FolioEntry::new_zeroed(); usize::try_from(left.min(PER_PAGE)).expect("at most 256")];
     ram.mem.read(page, entries.as_mut_bytes()).expect("pages of the table were restored");
     entries
 }

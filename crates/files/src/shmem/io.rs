@@ -72,9 +72,14 @@ impl Shmem {
         while done < len {
             let at = pos + done;
             let step = (window - at % window).min(len - done);
-            let piece = &bytes[usize::try_from(done).expect("below the length")..][..usize::try_from(step).expect("below the length")];
+            let piece = &bytes[usize::try_from(done).expect("below the length")..]
+                [..usize::try_from(step).expect("below the length")];
             if let Err(refusal) = self.write_window(ram, at, piece) {
-                return if done > 0 { Ok(usize::try_from(done).expect("below the length")) } else { Err(refusal) };
+                return if done > 0 {
+                    Ok(usize::try_from(done).expect("below the length"))
+                } else {
+                    Err(refusal)
+                };
             }
             done += step;
         }
@@ -213,7 +218,10 @@ impl Shmem {
         let end = offset.saturating_add(len).div_ceil(PAGE_SIZE);
         if end > pages && len > 0 {
             let size = self.size;
-            let why = format!("SIGBUS: byte {} lies beyond the last page of {size} bytes", offset.saturating_add(len));
+            let why = format!(
+                "SIGBUS: byte {} lies beyond the last page of {size} bytes",
+                offset.saturating_add(len)
+            );
             return Err(Errno::EFAULT.because(why));
         }
         for index in offset / PAGE_SIZE..end {

@@ -6,9 +6,9 @@ use luosim_physmem::{PAGE_SIZE, Ram};
 use super::{MAX_SIZE, Seals, Shmem};
 
 /// Allocate without growing the file.
-pub const KEEP_SIZE: u32 = 1;
+const KEEP_SIZE: u32 = 1;
 /// Take pages out; needs [`KEEP_SIZE`].
-pub const PUNCH_HOLE: u32 = 2;
+const PUNCH_HOLE: u32 = 2;
 /// Mode bits that some file system knows.
 const KNOWN: u32 = 0xff;
 
@@ -96,7 +96,9 @@ impl Shmem {
         };
         let hole = mode & PUNCH_HOLE != 0;
         if mode & !(KEEP_SIZE | PUNCH_HOLE) != 0 || mode & !KNOWN != 0 || hole && mode & KEEP_SIZE == 0 {
-            return Err(Errno::EOPNOTSUPP.because(format!("memory files do not know fallocate mode {mode:#x}")));
+            return Err(
+                Errno::EOPNOTSUPP.because(format!("memory files do not know fallocate mode {mode:#x}"))
+            );
         }
         let end = start.checked_add(bytes).filter(|end| *end <= MAX_SIZE);
         let end = end.ok_or_else(|| Errno::EFBIG.because("the range ends beyond 2^63 - 1"))?;

@@ -26,12 +26,10 @@ impl Outgoing {
     /// ENOMEM.
     pub(crate) fn new(mem: &mut Memory<'_>, number: u64) -> KResult<Self> {
         let sessions = mem.kho.alloc_preserve(mem.ram, abi::SESSION_AREA_PAGES * PAGE_SIZE, FrameUse::Luo)?;
-        let tree = Tree::new(
-            Node::new(abi::COMPATIBLE).with_u64(abi::PROP_NUMBER, number).with_child(
-                abi::NODE_SESSION,
-                Node::new(abi::SESSION_COMPATIBLE).with_u64(abi::PROP_SESSION_HEADER, sessions.raw()),
-            ),
-        );
+        let tree = Tree::new(Node::new(abi::COMPATIBLE).with_u64(abi::PROP_NUMBER, number).with_child(
+            abi::NODE_SESSION,
+            Node::new(abi::SESSION_COMPATIBLE).with_u64(abi::PROP_SESSION_HEADER, sessions.raw()),
+        ));
         let blob = tree.to_blob();
         let page = mem.kho.alloc_preserve(mem.ram, PAGE_SIZE, FrameUse::Fdt)?;
         write(mem, page, &blob);
@@ -91,7 +89,8 @@ pub(crate) fn read_header(mem: &PhysMem, fdt: PhysAddr) -> HeaderResult {
     if !session.is_compatible(abi::SESSION_COMPATIBLE) {
         return Err(bad("has a luo-session node incompatible with 'luo-session-v2'"));
     }
-    let area = session.u64(abi::PROP_SESSION_HEADER).ok_or_else(|| bad("has no 8-byte luo-session-header"))?;
+    let area =
+        session.u64(abi::PROP_SESSION_HEADER).ok_or_else(|| bad("has no 8-byte luo-session-header"))?;
     Ok(Header { number, incoming: Incoming::V1 { area: PhysAddr::new(area) }, flbs: PhysAddr::NULL })
 }
 

@@ -1,6 +1,6 @@
 //! `luo-v5` (7.2, 7.3): one 32-byte structure, chains of blocks for sessions and files, one page for FLBs.
 
-use luosim_abi::luo::record::{FileRecord, SessionRecord};
+use luosim_abi::luo::record::SessionRecord;
 use luosim_abi::luo::{block, flb, v5 as abi};
 use luosim_abi::{Errno, KResult, Refusal};
 use luosim_physmem::{FrameUse, PAGE_SIZE, PhysAddr, PhysMem};
@@ -77,7 +77,9 @@ pub(crate) fn read_header(mem: &mut Memory<'_>, ser: PhysAddr, size: u64) -> Hea
 fn read_struct(mem: &mut Memory<'_>, ser: PhysAddr, size: u64) -> Result<abi::LuoSer, Refusal> {
     if size < abi::SIZE {
         mem.log.err(format!("luo: LUO state is too small ({size} < {})", abi::SIZE));
-        return Err(Errno::EINVAL.because(format!("the LUO structure has {size} bytes instead of {}", abi::SIZE)));
+        return Err(
+            Errno::EINVAL.because(format!("the LUO structure has {size} bytes instead of {}", abi::SIZE))
+        );
     }
     let header = mem.ram.mem.read_obj::<abi::LuoSer>(ser).map_err(|error| {
         Errno::EINVAL.because(format!("the LUO structure at {ser} cannot be read: {error}"))
@@ -91,7 +93,8 @@ fn read_struct(mem: &mut Memory<'_>, ser: PhysAddr, size: u64) -> Result<abi::Lu
 
 /// Logs why a chain is bad and frees its blocks.
 pub(crate) fn refuse_chain(mem: &mut Memory<'_>, bad: BadChain, what: &str) -> Refusal {
-    let reason = format!("the chain of {what} blocks is refused ({})", bad.message.trim_start_matches("luo: "));
+    let reason =
+        format!("the chain of {what} blocks is refused ({})", bad.message.trim_start_matches("luo: "));
     mem.log.err(bad.message);
     free_pages(mem, &bad.free);
     bad.errno.because(reason)
@@ -141,10 +144,8 @@ pub(crate) fn read_files(
     if chain.records() != session.count {
         let (found, said) = (chain.records(), session.count);
         free_pages(mem, &pages);
-        return Err(Errno::EINVAL.because(format!(
-            "session {:?} says {said} files but its blocks hold {found}",
-            session.name
-        )));
+        return Err(Errno::EINVAL
+            .because(format!("session {:?} says {said} files but its blocks hold {found}", session.name)));
     }
     Ok(FoundFiles { records: read_records(&mem.ram.mem, &chain, FILE_SIZE), pages })
 }

@@ -78,7 +78,9 @@ impl Machine {
     pub fn memfd_create(&mut self, pid: Pid, name: &str, mfd: u32, huge: bool) -> KResult<i32> {
         self.call(pid, |kernel| {
             if name.len() > 249 {
-                return Err(Errno::EINVAL.because(format!("a memfd name of {} bytes is too long", name.len())));
+                return Err(
+                    Errno::EINVAL.because(format!("a memfd name of {} bytes is too long", name.len()))
+                );
             }
             let (mode, seals) = Shmem::memfd_setup(mfd)?;
             let cloexec = mfd & MFD_CLOEXEC != 0;
@@ -143,7 +145,11 @@ impl Machine {
             let (process, core) = kernel.parts(pid)?;
             let files: KResult<Vec<_>> =
                 fds.iter().map(|fd| process.fds.get(*fd).map(|descriptor| descriptor.file)).collect();
-            if core.files.send(end, &files?) { Ok(()) } else { Err(Errno::EPIPE.because("the other end is closed")) }
+            if core.files.send(end, &files?) {
+                Ok(())
+            } else {
+                Err(Errno::EPIPE.because("the other end is closed"))
+            }
         })
     }
 
@@ -180,7 +186,10 @@ impl Machine {
     /// ENOENT; EEXIST.
     pub fn link(&mut self, pid: Pid, from: &str, to: &str) -> KResult<()> {
         self.call(pid, |kernel| {
-            let inode = *kernel.tmpfs.get(from).ok_or_else(|| Errno::ENOENT.because(format!("there is no {from}")))?;
+            let inode = *kernel
+                .tmpfs
+                .get(from)
+                .ok_or_else(|| Errno::ENOENT.because(format!("there is no {from}")))?;
             if kernel.tmpfs.contains_key(to) {
                 return Err(Errno::EEXIST.because(format!("{to} exists")));
             }
@@ -208,7 +217,9 @@ impl Kernel {
             "/dev/null" => FileKind::Null,
             "/dev/zero" => FileKind::Zero,
             "/proc/self/status" | "/proc/cmdline" | "/proc/self/maps" => FileKind::Proc,
-            "/tmp" | "/" | "/dev" | "/proc" if open_flags & flags::TMPFILE != flags::TMPFILE => FileKind::Directory,
+            "/tmp" | "/" | "/dev" | "/proc" if open_flags & flags::TMPFILE != flags::TMPFILE => {
+                FileKind::Directory
+            }
             _ => return self.resolve_tmpfs(path, open_flags, mode, made),
         };
         if made {
@@ -225,7 +236,9 @@ impl Kernel {
 
     fn resolve_device(&mut self, pid: Pid, open_flags: u32, made: bool) -> KResult<FileKind> {
         if !self.luo.enabled() {
-            return Err(Errno::ENOENT.because("the live update orchestrator is off, so there is no device node"));
+            return Err(
+                Errno::ENOENT.because("the live update orchestrator is off, so there is no device node")
+            );
         }
         if made {
             return Err(Errno::EEXIST.because("/dev/liveupdate exists"));

@@ -96,7 +96,9 @@ impl Kernel {
 
     fn check_seekable(&self, file: FileId) -> KResult<()> {
         match self.kind(file) {
-            FileKind::Pipe | FileKind::Socket(_) => Err(Errno::ESPIPE.because("a pipe or socket has no positions")),
+            FileKind::Pipe | FileKind::Socket(_) => {
+                Err(Errno::ESPIPE.because("a pipe or socket has no positions"))
+            }
             _ => Ok(()),
         }
     }
@@ -364,9 +366,11 @@ impl Kernel {
         Ok(match self.kind(file) {
             FileKind::Shmem(inode) => self.core.files.inodes.get(inode).link_text().into_bytes(),
             FileKind::Session(key) => {
-                let name = self.luo.session_name(key).unwrap_or_else(|| luosim_luo::SessionName::from_bytes(b""));
+                let name =
+                    self.luo.session_name(key).unwrap_or_else(|| luosim_luo::SessionName::from_bytes(b""));
                 if self.quirks.has(Quirk::ShortLinkText) && name.len() >= 39 {
-                    let why = format!("the kernel's buffer holds names of 38 bytes; this one has {}", name.len());
+                    let why =
+                        format!("the kernel's buffer holds names of 38 bytes; this one has {}", name.len());
                     return Err(Errno::ENAMETOOLONG.because(why));
                 }
                 [b"anon_inode:[luo_session] ", name.as_bytes()].concat()

@@ -36,14 +36,24 @@ fn name_of(call: &Call) -> Vec<u8> {
 impl Runner<'_> {
     pub(super) fn perform(&mut self, process: &str, pid: Pid, call: &Call) -> Answer {
         match call.op {
-            Op::Open | Op::Reopen | Op::Memfd | Op::Pipe | Op::Eventfd | Op::Epoll | Op::Socketpair
-            | Op::RecvFd | Op::Dup | Op::CreateSession | Op::RetrieveSession | Op::Retrieve => {
-                self.opening(process, pid, call)
-            }
+            Op::Open
+            | Op::Reopen
+            | Op::Memfd
+            | Op::Pipe
+            | Op::Eventfd
+            | Op::Epoll
+            | Op::Socketpair
+            | Op::RecvFd
+            | Op::Dup
+            | Op::CreateSession
+            | Op::RetrieveSession
+            | Op::Retrieve => self.opening(process, pid, call),
             Op::Read | Op::Write | Op::Fill | Op::Lseek | Op::Ftruncate | Op::Fallocate => {
                 self.moving(process, pid, call)
             }
-            Op::Mmap | Op::Munmap | Op::Store | Op::Load | Op::MadviseRemove => self.mapping(process, pid, call),
+            Op::Mmap | Op::Munmap | Op::Store | Op::Load | Op::MadviseRemove => {
+                self.mapping(process, pid, call)
+            }
             Op::Fork | Op::Exec | Op::Exit | Op::Kill => self.life(process, pid, call),
             Op::Preserve | Op::Finish | Op::GetName | Op::Ioctl => self.orchestrator(process, pid, call),
             Op::KexecLoad | Op::KexecUnload | Op::KhoFinalize => self.image(pid, call),
@@ -59,7 +69,9 @@ impl Runner<'_> {
         let open_flags = u32_of(call, "flags", O_RDWR);
         let machine = self.on();
         let new = match call.op {
-            Op::Open => machine.open(pid, call.text("path").unwrap_or(""), open_flags, u32_of(call, "mode", 0o600)),
+            Op::Open => {
+                machine.open(pid, call.text("path").unwrap_or(""), open_flags, u32_of(call, "mode", 0o600))
+            }
             Op::Reopen => machine.reopen(pid, fd, open_flags),
             Op::Memfd => {
                 let (name, huge) = (call.text("name").unwrap_or(""), flag(call, "huge", false));
@@ -114,7 +126,8 @@ impl Runner<'_> {
 
     fn read(&mut self, pid: Pid, fd: i32, call: &Call) -> Answer {
         let expected = Contents::of(call, None);
-        let len = call.u64("len").or(expected.as_ref().map(Contents::len)).ok_or_else(|| missing(call, "len"))?;
+        let len =
+            call.u64("len").or(expected.as_ref().map(Contents::len)).ok_or_else(|| missing(call, "len"))?;
         let mut buf = vec![0; usize::try_from(len.min(1 << 30)).expect("at most a gibibyte")];
         let at = call.u64("at");
         let got = match at {
@@ -190,7 +203,8 @@ impl Runner<'_> {
             Op::MadviseRemove => self.on().madvise_remove(pid, map, at, len)?,
             _ => {
                 let contents = Contents::of(call, None).ok_or_else(|| missing(call, "text"))?;
-                let mut bytes = vec![0; usize::try_from(contents.len().min(1 << 30)).expect("at most a gibibyte")];
+                let mut bytes =
+                    vec![0; usize::try_from(contents.len().min(1 << 30)).expect("at most a gibibyte")];
                 contents.fill(0, at, &mut bytes);
                 if call.op == Op::Store {
                     self.on().store(pid, map, at, &bytes)?;
@@ -308,7 +322,9 @@ impl Runner<'_> {
             Op::SendFd => machine.send_fds(pid, socket, &[fd])?,
             Op::SetCloexec => machine.set_cloexec(pid, fd, flag(call, "on", true))?,
             Op::SetFlags => machine.set_status(pid, fd, u32_of(call, "flags", 0))?,
-            Op::Nofile => machine.set_nofile(pid, usize::try_from(call.u64("limit").unwrap_or(0)).unwrap_or(0))?,
+            Op::Nofile => {
+                machine.set_nofile(pid, usize::try_from(call.u64("limit").unwrap_or(0)).unwrap_or(0))?;
+            }
             Op::Setuid => machine.set_uid(pid, u32_of(call, "uid", 0))?,
             Op::AddSeals => machine.add_seals(pid, fd, Seals(u32_of(call, "seals", 0)))?,
             Op::Fchmod => machine.fchmod(pid, fd, u32_of(call, "mode", 0))?,

@@ -28,7 +28,8 @@ impl<'a> Contents<'a> {
             return Some(Self::Pattern { seed: u32::try_from(seed).ok()?, len: len? });
         }
         let zeros = call.number("zero").is_some_and(|zero| zero != 0);
-        (zeros || call.op == luosim_scenario::Op::Write && len.is_some()).then_some(Self::Zeros { len: len.unwrap_or(0) })
+        (zeros || call.op == luosim_scenario::Op::Write && len.is_some())
+            .then_some(Self::Zeros { len: len.unwrap_or(0) })
     }
 
     pub(super) fn len(&self) -> u64 {

@@ -8,7 +8,7 @@ use luosim_scenario::Call;
 use sha2::{Digest, Sha256};
 
 use super::contents::{CHUNK, Contents};
-use super::{Runner, RunError};
+use super::{RunError, Runner};
 use crate::golden::hex;
 
 impl Runner<'_> {
@@ -62,7 +62,12 @@ impl Runner<'_> {
         if let Some(want) = call.text("link") {
             let link = self.on().readlink_fd(pid, fd)?;
             let found = String::from_utf8_lossy(&link).into_owned();
-            self.expect(call, format!("link {want:?} of {label}"), want.as_bytes() == link, &format!("{found:?}"));
+            self.expect(
+                call,
+                format!("link {want:?} of {label}"),
+                want.as_bytes() == link,
+                &format!("{found:?}"),
+            );
         }
         Ok(())
     }
@@ -84,7 +89,13 @@ impl Runner<'_> {
     }
 
     /// The first byte of the file that is not as in `contents`; a short file differs at its end.
-    fn first_difference(&mut self, pid: Pid, fd: i32, start: u64, contents: &Contents<'_>) -> KResult<Option<u64>> {
+    fn first_difference(
+        &mut self,
+        pid: Pid,
+        fd: i32,
+        start: u64,
+        contents: &Contents<'_>,
+    ) -> KResult<Option<u64>> {
         let (mut found, mut want) = (vec![0; CHUNK], vec![0; CHUNK]);
         let mut at = 0;
         while at < contents.len() {
@@ -132,8 +143,14 @@ impl Runner<'_> {
         let fate = call.text("fate").unwrap_or("").to_owned();
         let because = call.text("because").unwrap_or("").to_owned();
         let name = SessionName::from_bytes(session.as_bytes());
-        let found = self.machine.as_ref().and_then(|machine| machine.ledger()?.find(&name, token)).map(|entry| entry.fate.clone());
-        let good = found.as_ref().is_some_and(|found| found.word() == fate && found.cause().unwrap_or("").contains(&because));
+        let found = self
+            .machine
+            .as_ref()
+            .and_then(|machine| machine.ledger()?.find(&name, token))
+            .map(|entry| entry.fate.clone());
+        let good = found
+            .as_ref()
+            .is_some_and(|found| found.word() == fate && found.cause().unwrap_or("").contains(&because));
         let cause = if because.is_empty() { String::new() } else { format!(" ({because:?})") };
         let shown = found.map_or_else(|| String::from("no such file in the ledger"), |fate| fate.to_string());
         self.expect(call, format!("session {session:?} token {token:#x} {fate}{cause}"), good, &shown);
@@ -141,14 +158,22 @@ impl Runner<'_> {
 
     pub(super) fn expect_log(&mut self, call: &Call) {
         let text = call.text("text").unwrap_or("").to_owned();
-        let live = self.machine.as_ref().and_then(|machine| machine.kernel()).map(|kernel| kernel.log().contains(&text));
+        let live = self
+            .machine
+            .as_ref()
+            .and_then(|machine| machine.kernel())
+            .map(|kernel| kernel.log().contains(&text));
         let good = live.or_else(|| Some(self.last_boot.as_ref()?.log.contains(&text))).unwrap_or(false);
         self.expect(call, format!("{text:?} in the kernel log"), good, "no such line");
     }
 
     pub(super) fn expect_number(&mut self, call: &Call) {
         let want = call.u64("number").unwrap_or(0);
-        let found = self.machine.as_ref().and_then(|machine| machine.kernel()).map_or(0, |kernel| kernel.luo().number());
+        let found = self
+            .machine
+            .as_ref()
+            .and_then(|machine| machine.kernel())
+            .map_or(0, |kernel| kernel.luo().number());
         self.expect(call, format!("live update number {want}"), want == found, &found.to_string());
     }
 
@@ -170,7 +195,12 @@ impl Runner<'_> {
         Ok(())
     }
 
-    fn retrieve_manifest(&mut self, pid: Pid, manifest: &crate::golden::Manifest, call: &Call) -> KResult<()> {
+    fn retrieve_manifest(
+        &mut self,
+        pid: Pid,
+        manifest: &crate::golden::Manifest,
+        call: &Call,
+    ) -> KResult<()> {
         let device = self.on().open(pid, luosim_abi::ioctl::DEVICE_PATH, 2, 0)?;
         for session in &manifest.sessions {
             let bytes = crate::golden::unhex(&session.name_hex).unwrap_or_default();

@@ -37,14 +37,16 @@ impl Runner<'_> {
                     self.machine = Some(Machine::new(memory));
                 }
                 if call.op == Op::ColdReset {
-                    self.records.push(Record::Machine { action: String::from("power off and on: memory is lost") });
+                    self.records
+                        .push(Record::Machine { action: String::from("power off and on: memory is lost") });
                 }
                 self.boot_cold(release, &options);
             }
             Op::Crash => {
                 self.machine()?.crash();
                 self.forget();
-                self.records.push(Record::Machine { action: String::from("the kernel panics; the machine is down") });
+                self.records
+                    .push(Record::Machine { action: String::from("the kernel panics; the machine is down") });
             }
             Op::BootImage => self.boot_image(call)?,
             Op::RetrieveAll => self.retrieve_all(call)?,
