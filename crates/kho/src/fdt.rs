@@ -38,6 +38,11 @@ impl TreeError {
     }
 }
 
+/// A tree that cannot be written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a name in the tree is not allowed: {0}")]
+pub struct NameError(String);
+
 /// A node with its properties and children.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
@@ -182,12 +187,20 @@ impl Tree {
     /// The bytes of the tree.
     ///
     /// # Panics
-    /// For a name with NUL in it, which no caller makes.
+    /// If [`Self::try_to_blob`] fails: for trees whose names are constants.
     #[must_use]
     pub fn to_blob(&self) -> Vec<u8> {
+        self.try_to_blob().expect("the names of this tree are names")
+    }
+
+    /// The bytes of the tree.
+    ///
+    /// # Errors
+    /// A name that the format does not allow.
+    pub fn try_to_blob(&self) -> Result<Vec<u8>, NameError> {
         let mut writer = FdtWriter::new().expect("no reservations to check");
-        self.root.write(&mut writer, "").expect("names have no NUL and nodes are balanced");
-        writer.finish().expect("every node was ended")
+        self.root.write(&mut writer, "").map_err(|error| NameError(error.to_string()))?;
+        Ok(writer.finish().expect("every node was ended"))
     }
 }
 

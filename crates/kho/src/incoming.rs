@@ -48,14 +48,17 @@ impl Kho {
 
     /// Hands out a run that was preserved as pages: they become single allocated pages. `false` at the first
     /// block that is not there; those before it stay handed out.
+    ///
+    /// Only the head of each block is looked for, as in the kernel: with another run than was preserved, a
+    /// block found is handed out whole, whatever its order, and the rest of the run goes on behind the block
+    /// that was expected.
     pub fn restore_pages(&mut self, ram: &mut Ram, pfn: Pfn, pages: u64, purpose: FrameUse) -> bool {
-        split(pfn, pages).all(|(block, order)| {
-            let whole = ram.frames.preserved_order(block) == Some(order)
-                && self.restore_folio(ram, block.addr(), purpose).is_some();
-            if whole {
+        split(pfn, pages).all(|(block, _)| {
+            let found = self.restore_folio(ram, block.addr(), purpose).is_some();
+            if found {
                 ram.frames.split_allocated(block);
             }
-            whole
+            found
         })
     }
 
@@ -68,7 +71,7 @@ impl Kho {
         found
     }
 
-    /// Reads who the previous kernel was. Anything wrong is a warning.
+    /// Reads who the previous kernel was. Anything wrong is a warning; the count is 0 then.
     pub(crate) fn read_metadata(&mut self, ram: &Ram, log: &mut KernelLog) {
         let Ok(Subtree { addr, size }) = self.subtree(metadata::SUBTREE) else { return };
         let size = size.unwrap_or(0);

@@ -1,12 +1,13 @@
 //! Kexec HandOver (KHO) of one simulated kernel.
 //!
 //! *Preserve* side: a tracker of preserved blocks ([`tracker`]), the root tree with its subtrees, vmalloc
-//! areas, scratch. *Boot* side: what the previous kernel left is believed only after it was checked
-//! ([`accept`]), every preserved block is held before anything is allocated, and each is handed out once.
+//! areas, scratch. *Boot* side: what the previous kernel left is believed only after it was checked (module
+//! `accept`), every preserved block is held before anything is allocated (`walk`), and each is handed out
+//! once (`incoming`).
 //!
 //! Contract: handover bytes are hostile. Whatever they are, boot ends, without panic, in "accepted" or
 //! "refused and booted cold"; loops are bounded by the pages of memory. Pages of the tracker are not in the
-//! tracker: they are read before the allocator exists.
+//! tracker: they are read before anything is allocated.
 //!
 //! Mirrors `kernel/liveupdate/kexec_handover.c` of 6.19 (`kho-v1`) and 7.3 (`kho-v4`). Not here: who
 //! preserves what (crates `luosim-luo`, `luosim-files`), NUMA (one node), the early memory of 7.3.
@@ -22,6 +23,7 @@ pub mod run;
 pub mod scratch;
 pub mod tracker;
 mod vmalloc;
+mod walk;
 
 use luosim_abi::release::{KhoVersion, Release};
 use luosim_abi::{Errno, KResult};
@@ -132,7 +134,8 @@ impl Kho {
         match scratch::place(ram, &self.config.scratch, self.config.release.scratch_align) {
             Ok(areas) => self.scratch = areas,
             Err(problem) => {
-                log.warn(format!("KHO: Failed to reserve scratch area: {problem}, disabling kexec handover"));
+                log.warn("KHO: Failed to reserve scratch area, disabling kexec handover");
+                log.info(format!("KHO: {problem}"));
                 self.enabled = false;
             }
         }
@@ -143,11 +146,11 @@ impl Kho {
         for area in &accepted.scratch {
             scratch::reserve(ram, *area);
         }
-        let (blocks, pages) = accept::hold(ram, log, self.config.release.kho, accepted.map);
+        let held = walk::hold(&ram.mem, &mut ram.frames, log, self.version(), accepted.map);
         scratch::reserve_kernel(ram);
         self.scratch = accepted.scratch;
         self.incoming = Some(accepted.tree);
-        self.handover = Handover::Accepted { blocks, pages };
+        self.handover = Handover::Accepted { blocks: held.blocks, pages: held.pages };
     }
 
     /// Whether KHO is on in this kernel.
@@ -180,23 +183,24 @@ impl Kho {
         self.kexec_count
     }
 
-    /// Late boot: makes this kernel's own tracker, root tree and metadata. A failure turns KHO off.
+    /// Late boot: makes this kernel's own tracker, root tree and metadata. A failure turns KHO off. Nothing
+    /// with `kho=off`, not even a look at the previous kernel's metadata.
     pub fn init_outgoing(&mut self, ram: &mut Ram, log: &mut KernelLog) {
-        if self.config.release.metadata {
-            self.read_metadata(ram, log);
-        }
         if !self.enabled {
             return;
         }
-        match Outgoing::new(ram, self.config.release.kho) {
-            Ok(out) => self.out = Some(out),
-            Err(refusal) => self.disable(log, &refusal),
-        }
-        if self.config.release.metadata
-            && let Err(refusal) = self.write_metadata(ram)
-        {
+        if let Err(refusal) = self.set_up(ram, log) {
             self.disable(log, &refusal);
         }
+    }
+
+    fn set_up(&mut self, ram: &mut Ram, log: &mut KernelLog) -> KResult<()> {
+        self.out = Some(Outgoing::new(ram, self.version())?);
+        if self.config.release.metadata {
+            self.read_metadata(ram, log);
+            self.write_metadata(ram)?;
+        }
+        Ok(())
     }
 
     fn disable(&mut self, log: &mut KernelLog, refusal: &luosim_abi::Refusal) {

@@ -12,6 +12,9 @@ use crate::run::split;
 use crate::tracker::{Tally, Tracker};
 use crate::{BootParams, Kho};
 
+/// Bytes of the page that the root tree must fit in.
+const ROOT_ROOM: usize = 4096;
+
 /// This kernel's root tree and tracker.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
@@ -61,8 +64,8 @@ impl Outgoing {
 
     /// Writes the tree over the old one, in its page.
     fn write_tree(&self, ram: &mut Ram) -> KResult<()> {
-        let blob = self.tree().to_blob();
-        if blob.len() > 4096 {
+        let blob = self.tree().try_to_blob().map_err(|error| Errno::EINVAL.because(error.to_string()))?;
+        if blob.len() > ROOT_ROOM {
             let count = self.subtrees.len();
             return Err(Errno::ENOMEM.because(format!("the root tree with {count} subtrees exceeds a page")));
         }
@@ -153,22 +156,21 @@ impl Kho {
     /// Registers a blob, which the caller preserves, in the root tree.
     ///
     /// # Errors
-    /// EEXIST; ENOMEM when the tree exceeds its page; EINVAL with KHO off.
+    /// EEXIST; ENOMEM when the tree exceeds its page; EINVAL with KHO off, or for a name that is none of a
+    /// node. The tree is as it was.
     pub fn add_subtree(&mut self, ram: &mut Ram, name: &str, blob: PhysAddr, size: u64) -> KResult<()> {
         let out = self.out_mut()?;
         if out.subtrees.iter().any(|(found, ..)| found == name) {
             return Err(Errno::EEXIST.because(format!("a subtree '{name}' is registered already")));
         }
         out.subtrees.push((name.to_owned(), blob, size));
-        out.write_tree(ram).inspect_err(|_| {
-            out.subtrees.pop();
-        })
+        out.write_tree(ram).inspect_err(|_| drop(out.subtrees.pop()))
     }
 
-    /// Takes the first subtree with this blob out of the root tree; nothing if there is none.
+    /// Takes the first subtree with this blob, the newest, out of the root tree; nothing if there is none.
     pub fn remove_subtree(&mut self, ram: &mut Ram, blob: PhysAddr) {
         let Some(out) = self.out.as_mut() else { return };
-        if let Some(index) = out.subtrees.iter().position(|(_, found, _)| *found == blob) {
+        if let Some(index) = out.subtrees.iter().rposition(|(_, found, _)| *found == blob) {
             out.subtrees.remove(index);
             out.write_tree(ram).expect("a tree that fitted fits with a subtree less");
         }
@@ -178,7 +180,7 @@ impl Kho {
     /// versions need no such step.
     ///
     /// # Errors
-    /// ENOMEM; EINVAL with KHO off.
+    /// ENOMEM: what was finalised before stays; EINVAL with KHO off.
     pub fn finalize(&mut self, ram: &mut Ram, log: &mut KernelLog) -> KResult<()> {
         let out = self.out_mut()?;
         if out.version() == KhoVersion::V4 {

@@ -30,6 +30,17 @@ impl ScratchArea {
         let end = first + self.size / PAGE_SIZE;
         self.size > 0 && pfn.raw() < end && first < pfn.raw().saturating_add(pages)
     }
+
+    /// Whether the two areas have a frame in common.
+    pub(crate) fn meets(&self, other: &Self) -> bool {
+        other.size > 0 && self.overlaps(other.addr.pfn(), other.size / PAGE_SIZE)
+    }
+
+    /// Whether the area is made of whole frames of a memory of `len` bytes.
+    pub(crate) fn fits(&self, len: u64) -> bool {
+        let whole = self.addr.is_page_aligned() && self.size.is_multiple_of(PAGE_SIZE);
+        whole && self.addr.checked_add(self.size).is_some_and(|end| end.raw() <= len)
+    }
 }
 
 /// What `kho_scratch=` asks for.
@@ -138,8 +149,12 @@ impl fmt::Display for NoRoom {
 
 /// Reserves what is free of the resident kernel's memory.
 pub(crate) fn reserve_kernel(ram: &mut Ram) {
-    for pfn in 0..(KERNEL_BYTES / PAGE_SIZE).min(ram.frames.frame_count()) {
-        // A handover may hold frames down here: those stay what they are.
+    let pages = (KERNEL_BYTES / PAGE_SIZE).min(ram.frames.frame_count());
+    if ram.frames.reserve(Pfn::new(0), pages).is_ok() {
+        return;
+    }
+    for pfn in 0..pages {
+        // A handover may hold frames down here, or have scratch here: those stay what they are.
         let _ = ram.frames.reserve(Pfn::new(pfn), 1);
     }
 }

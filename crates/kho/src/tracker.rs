@@ -74,11 +74,12 @@ impl Tracker {
         })
     }
 
-    /// Adds a block to the set.
+    /// Adds a block, which is aligned to its size, to the set.
     ///
     /// # Errors
     /// ENOMEM; the set is unchanged.
     pub fn add(&mut self, ram: &mut Ram, pfn: Pfn, order: Order) -> KResult<()> {
+        debug_assert!(pfn.raw() & (order.pages() - 1) == 0, "no block of order {order} starts at {pfn}");
         match self {
             Self::Bitmaps(tracker) => tracker.add(ram, pfn, order),
             Self::Radix(tracker) => tracker.add(ram, pfn, order),

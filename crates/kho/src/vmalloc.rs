@@ -4,7 +4,7 @@
 //! pages of their own; the reader consumes them.
 
 use luosim_abi::kho::vmalloc::{Descriptor, FLAG_HUGE, FLAG_PLAIN, PER_CHUNK};
-use luosim_abi::{Errno, KResult};
+use luosim_abi::{Errno, KResult, Refusal};
 use luosim_physmem::{FrameUse, Order, PAGE_SIZE, PhysAddr, Ram};
 use zerocopy::IntoBytes;
 
@@ -14,7 +14,8 @@ impl Kho {
     /// Preserves an area made of the blocks `pages`, each of order `order`.
     ///
     /// # Errors
-    /// EOPNOTSUPP for other flags; ENOMEM; EINVAL with KHO off. Nothing stays preserved.
+    /// EOPNOTSUPP for other flags; EINVAL for 2^32 base pages or more, or with KHO off; ENOMEM. Nothing of it
+    /// stays preserved.
     pub fn preserve_vmalloc(
         &mut self,
         ram: &mut Ram,
@@ -25,34 +26,34 @@ impl Kho {
         if flags & !(FLAG_PLAIN | FLAG_HUGE) != 0 {
             return Err(Errno::EOPNOTSUPP.because(format!("vmalloc flags {flags:#x} are not supported")));
         }
+        let total = u64::try_from(pages.len()).ok().and_then(|blocks| blocks.checked_mul(order.pages()));
+        let total = total.and_then(|total| u32::try_from(total).ok());
+        let total = total.ok_or_else(|| Errno::EINVAL.because("the area has 2^32 pages or more"))?;
+        self.preserve_all(ram, pages, order)?;
         let mut chunks = Vec::new();
-        let result = self.write_chunks(ram, pages, order, &mut chunks);
-        if let Err(refusal) = result {
+        if let Err(refusal) = self.write_chunks(ram, pages, &mut chunks) {
             self.drop_vmalloc(ram, pages, order, &chunks);
             return Err(refusal);
         }
-        let total = u64::try_from(pages.len()).expect("a page count") * order.pages();
-        let total =
-            u32::try_from(total).map_err(|_| Errno::EINVAL.because("the area has 2^32 pages or more"));
-        let total_pages = total.inspect_err(|_| self.drop_vmalloc(ram, pages, order, &chunks))?;
         Ok(Descriptor {
             first: chunks.first().map_or(0, |chunk| chunk.raw()).into(),
-            total_pages: total_pages.into(),
+            total_pages: total.into(),
             flags: flags.into(),
             order: u16::try_from(order.raw()).expect("orders are small").into(),
         })
     }
 
-    fn write_chunks(
-        &mut self,
-        ram: &mut Ram,
-        pages: &[PhysAddr],
-        order: Order,
-        chunks: &mut Vec<PhysAddr>,
-    ) -> KResult<()> {
-        for page in pages {
-            self.preserve_folio(ram, page.pfn(), order)?;
+    fn preserve_all(&mut self, ram: &mut Ram, pages: &[PhysAddr], order: Order) -> KResult<()> {
+        for (done, page) in pages.iter().enumerate() {
+            if let Err(refusal) = self.preserve_folio(ram, page.pfn(), order) {
+                self.drop_vmalloc(ram, &pages[..done], order, &[]);
+                return Err(refusal);
+            }
         }
+        Ok(())
+    }
+
+    fn write_chunks(&mut self, ram: &mut Ram, pages: &[PhysAddr], chunks: &mut Vec<PhysAddr>) -> KResult<()> {
         let mut rest = pages;
         loop {
             let chunk = self.alloc_preserve(ram, PAGE_SIZE, FrameUse::FolioTable)?;
@@ -101,9 +102,12 @@ impl Kho {
 
     /// Hands out an area of the previous kernel: its blocks become allocated ones, its chunks are freed.
     ///
+    /// A block must have the area's order; the kernel only looks for its head. Unknown flags are ignored.
+    ///
     /// # Errors
     /// EINVAL: a chunk or block that is not there, or a list that does not add up to the descriptor's pages.
-    /// What was handed out before the mismatch was seen is freed again.
+    /// What was handed out before the mismatch was seen is freed again (the kernel leaks it); the chunk in
+    /// which it was seen and those behind it stay preserved.
     pub fn restore_vmalloc(&mut self, ram: &mut Ram, area: &Descriptor) -> KResult<Vec<PhysAddr>> {
         let mut pages = Vec::new();
         let result = self.take_area(ram, area, &mut pages);
@@ -116,35 +120,59 @@ impl Kho {
     }
 
     fn take_area(&mut self, ram: &mut Ram, area: &Descriptor, pages: &mut Vec<PhysAddr>) -> KResult<()> {
-        let bad =
-            |what: String| Errno::EINVAL.because(format!("the vmalloc area cannot be restored: {what}"));
-        let order = Order::new(u32::from(area.order.get())).ok_or_else(|| bad(String::from("its order")))?;
-        let want = u64::from(area.total_pages.get());
+        let order = area.order.get();
+        let order = Order::new(u32::from(order)).ok_or_else(|| mismatch(format!("its order is {order}")))?;
+        let want = u64::from(area.total_pages.get()) / order.pages();
         let mut at = PhysAddr::new(area.first.get());
-        let mut found = 0u64;
+        // Ends: every turn frees a preserved block.
         while at != PhysAddr::NULL {
-            let mut listed = Vec::new();
-            if ram.frames.preserved_order(at.pfn()).is_none() || !at.is_page_aligned() {
-                return Err(bad(format!("chunk {at} is not preserved")));
-            }
-            let next = list_chunk(ram, at, &mut listed).ok_or_else(|| bad(format!("chunk {at}")))?;
-            self.restore_free(ram, at);
-            for page in listed {
-                found = found.saturating_add(order.pages());
-                if found > want {
-                    return Err(bad(format!("it lists more than its {want} pages")));
-                }
-                if ram.frames.preserved_order(page.pfn()) != Some(order)
-                    || self.restore_folio(ram, page, FrameUse::FolioTable).is_none()
-                {
-                    return Err(bad(format!("page {page} is not preserved")));
-                }
-                pages.push(page);
-            }
-            at = next;
+            at = self.take_chunk(ram, at, order, want, pages)?;
         }
-        if found == want { Ok(()) } else { Err(bad(format!("it lists {found} of its {want} pages"))) }
+        let found = u64::try_from(pages.len()).expect("a page count") * order.pages();
+        if found == u64::from(area.total_pages.get()) {
+            return Ok(());
+        }
+        Err(mismatch(format!("it lists {found} of its {} pages", area.total_pages.get())))
     }
+
+    /// Takes the blocks that a chunk lists, frees it, and gives the address of the next.
+    fn take_chunk(
+        &mut self,
+        ram: &mut Ram,
+        at: PhysAddr,
+        order: Order,
+        want: u64,
+        pages: &mut Vec<PhysAddr>,
+    ) -> KResult<PhysAddr> {
+        let gone = || mismatch(format!("chunk {at} is not preserved"));
+        if !at.is_page_aligned() || ram.frames.preserved_order(at.pfn()).is_none() {
+            return Err(gone());
+        }
+        let mut listed = Vec::new();
+        let next = list_chunk(ram, at, &mut listed).ok_or_else(gone)?;
+        for page in listed {
+            if u64::try_from(pages.len()).expect("a page count") == want {
+                return Err(mismatch(format!("it lists more than {want} blocks of order {order}")));
+            }
+            self.take_block(ram, page, order)?;
+            pages.push(page);
+        }
+        if self.restore_free(ram, at) { Ok(next) } else { Err(gone()) }
+    }
+
+    fn take_block(&mut self, ram: &mut Ram, page: PhysAddr, order: Order) -> KResult<()> {
+        let there = ram.frames.preserved_order(page.pfn()) == Some(order)
+            && self.restore_folio(ram, page, FrameUse::FolioTable).is_some();
+        if there {
+            Ok(())
+        } else {
+            Err(mismatch(format!("no block of order {order} is preserved at {page}")))
+        }
+    }
+}
+
+fn mismatch(what: String) -> Refusal {
+    Errno::EINVAL.because(format!("the vmalloc area cannot be restored: {what}"))
 }
 
 /// Reads one chunk: the link, and the addresses up to the first zero.

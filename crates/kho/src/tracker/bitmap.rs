@@ -69,41 +69,36 @@ impl Bitmaps {
         }
     }
 
-    fn free_chunks(&mut self, ram: &mut Ram) {
-        for chunk in self.chunks.drain(..) {
-            ram.free(chunk.pfn()).expect("chunks are this tracker's pages");
-        }
-    }
-
     /// Writes the list of chunks: orders ascending, bitmaps ascending, 255 to a chunk. Returns the first; 0
     /// if nothing was ever preserved.
     ///
     /// # Errors
-    /// ENOMEM; there is no list then.
+    /// ENOMEM; the list written before, if any, stays.
     pub fn finalize(&mut self, ram: &mut Ram) -> KResult<PhysAddr> {
-        self.free_chunks(ram);
-        if let Err(refusal) = self.write_chunks(ram) {
-            self.free_chunks(ram);
-            return Err(refusal);
+        let mut new = Vec::new();
+        let written = self.write_chunks(ram, &mut new);
+        let unused = if written.is_ok() { std::mem::replace(&mut self.chunks, new) } else { new };
+        for chunk in unused {
+            ram.free(chunk.pfn()).expect("chunks are this tracker's pages");
         }
-        Ok(self.chunks.first().copied().unwrap_or(PhysAddr::NULL))
+        written.map(|()| self.chunks.first().copied().unwrap_or(PhysAddr::NULL))
     }
 
-    fn write_chunks(&mut self, ram: &mut Ram) -> KResult<()> {
+    fn write_chunks(&self, ram: &mut Ram, chunks: &mut Vec<PhysAddr>) -> KResult<()> {
         let mut open: Option<(u32, usize)> = None;
         for ((order, index), page) in &self.pages {
             let used = match open {
                 Some((current, used)) if current == *order && used < v1::ENTRIES_PER_CHUNK => used,
                 _ => {
                     let chunk = new_page(ram)?;
-                    if let Some(before) = self.chunks.last() {
+                    if let Some(before) = chunks.last() {
                         ram.mem.write_u64(*before, chunk.raw()).expect("chunks lie in memory");
                     }
-                    self.chunks.push(chunk);
+                    chunks.push(chunk);
                     0
                 }
             };
-            let chunk = *self.chunks.last().expect("pushed above");
+            let chunk = *chunks.last().expect("pushed above");
             write_entry(ram, chunk, *order, used, *index, *page);
             open = Some((*order, used + 1));
         }

@@ -109,8 +109,7 @@ impl Runner<'_> {
         let mut written = Ok(());
         let look: Look<'_> = match &self.options.dump_handover {
             Some(folder) => {
-                self.dumps += 1;
-                let folder = folder.join(format!("kexec-{}", self.dumps));
+                let folder = folder.join(format!("kexec-{}", self.dumps + 1));
                 let written = &mut written;
                 let from = from.clone();
                 Box::new(move |memory, params| *written = crate::dump::write(&folder, &from, memory, params))
@@ -123,6 +122,7 @@ impl Runner<'_> {
         self.record_call(process, pid, shown, &answer);
         self.judge(call, &answer);
         if let Ok(report) = result {
+            self.dumps += 1;
             let crossing = report.crossing.clone().unwrap_or_default();
             self.records.push(Record::Kexec {
                 from,

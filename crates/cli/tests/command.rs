@@ -1,0 +1,89 @@
+//! The command as a user calls it: exit codes, messages, the forms of output.
+
+use std::process::{Command, Output};
+
+fn luosim(arguments: &[&str]) -> Output {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let command = Command::new(env!("CARGO_BIN_EXE_luosim")).args(arguments).current_dir(root).output();
+    command.expect("the command starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn scenario(body: &str) -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("case.kdl");
+    std::fs::write(&path, body).expect("writable");
+    let path = path.display().to_string();
+    (folder, path)
+}
+
+#[test]
+fn the_readme_command_prints_transcript_and_ledger() {
+    let output = luosim(&["run", "sim-scenarios/basics/vm-live-update.kdl"]);
+    assert_eq!(output.status.code(), Some(0));
+    let text = text(&output.stdout);
+    for part in [
+        "== kernel 1",
+        "because memfd \"guest-ram\"",
+        "== kexec from 7.3 to 7.3",
+        "carried: 2 sessions, 3 files",
+        "== ledger",
+        "3 finished",
+    ] {
+        assert!(text.contains(part), "{part} in\n{text}");
+    }
+    assert!(!text.contains('\u{1b}'), "no colour in a pipe");
+}
+
+#[test]
+fn exit_codes_are_the_documented_ones() {
+    let (_folder, wrong) = scenario("scenario \"x\"\nprocess p {\n    open \"/dev/nothing\" as=a\n}\n");
+    assert_eq!(luosim(&["run", &wrong]).status.code(), Some(1));
+    let (_folder, bad) = scenario("scenario \"x\"\nprocess p {\n    opn \"/dev/null\" as=a\n}\n");
+    assert_eq!(luosim(&["run", &bad]).status.code(), Some(2));
+    assert_eq!(luosim(&["check", &bad]).status.code(), Some(2));
+    assert_eq!(luosim(&["run", "no-such-file.kdl"]).status.code(), Some(2));
+    assert_eq!(luosim(&["run", "--release", "5.4", &bad]).status.code(), Some(2));
+}
+
+#[test]
+fn a_wrong_scenario_gets_a_diagnostic_that_points_at_the_line() {
+    let body = "scenario \"x\"\nprocess p {\n    open \"/dev/liveupdate\" as=dev\n    create-session dev \"vm-1\" as=s\n    retrieve-session dev \"vm1\" as=t\n}\n";
+    let (_folder, path) = scenario(body);
+    let output = luosim(&["check", &path]);
+    let shown = text(&output.stderr);
+    assert!(shown.contains("unknown session `vm1`") && shown.contains("did you mean `vm-1`?"), "{shown}");
+    assert!(shown.contains("case.kdl:5:5"), "{shown}");
+}
+
+#[test]
+fn json_is_one_versioned_document_a_line() {
+    let output = luosim(&[
+        "run",
+        "--format",
+        "json",
+        "sim-scenarios/sessions/names.kdl",
+        "sim-scenarios/files/token-reused.kdl",
+    ]);
+    let lines: Vec<String> = text(&output.stdout).lines().map(str::to_owned).collect();
+    assert_eq!(lines.len(), 2);
+    for line in lines {
+        assert!(line.starts_with("{\"version\":1,\"scenario\":"), "{line}");
+    }
+}
+
+#[test]
+fn a_dump_at_a_kexec_boots_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dump = folder.path().display().to_string();
+    let output = luosim(&["run", "--quiet", "--dump-handover", &dump, "sim-scenarios/images/no-image.kdl"]);
+    assert_eq!(output.status.code(), Some(0));
+    let image = folder.path().join("no-image/kexec-1");
+    let length = std::fs::metadata(image.join("ram.bin")).expect("written").len();
+    assert_eq!(length, 64 << 20);
+    let manifest = std::fs::read_to_string(image.join("manifest.json")).expect("written");
+    assert!(manifest.contains("fdt_phys"), "{manifest}");
+}

@@ -1,0 +1,78 @@
+//! Every scenario of the suite, in the model: expectations hold, and a second run is the same to the letter.
+
+use std::path::{Path, PathBuf};
+
+use luosim_scenario::{parse, print};
+use luosim_sim::{Options, Report, run};
+
+fn suite() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sim-scenarios");
+    let mut files = Vec::new();
+    for theme in std::fs::read_dir(root).expect("the suite is there") {
+        let theme = theme.expect("readable").path();
+        for file in std::fs::read_dir(theme).expect("a folder a theme") {
+            files.push(file.expect("readable").path());
+        }
+    }
+    files.sort();
+    files
+}
+
+fn run_file(path: &Path) -> Report {
+    let text = std::fs::read_to_string(path).expect("readable");
+    let scenario = parse(&text).unwrap_or_else(|problems| panic!("{}: {problems:?}", path.display()));
+    let base = path.parent().expect("a file has a folder").to_path_buf();
+    run(&scenario, &Options { base, ..Options::default() })
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn every_scenario_goes_as_it_says() {
+    let files = suite();
+    assert!(files.len() >= 20, "only {} scenarios", files.len());
+    for path in files {
+        let report = run_file(&path);
+        assert!(report.passed(), "{}: {:#?}", path.display(), report.records);
+    }
+}
+
+#[test]
+fn a_second_run_is_the_same() {
+    for path in suite().iter().filter(|path| !path.to_string_lossy().contains("recorded")) {
+        assert_eq!(run_file(path), run_file(path), "{}", path.display());
+    }
+}
+
+#[test]
+fn every_scenario_starts_with_a_comment_and_says_what_it_is_about() {
+    for path in suite() {
+        let text = std::fs::read_to_string(&path).expect("readable");
+        assert!(text.starts_with("// "), "{}", path.display());
+        assert!(!parse(&text).expect("checked elsewhere").about.is_empty(), "{}", path.display());
+    }
+}
+
+#[test]
+fn printing_a_scenario_gives_it_back() {
+    for path in suite() {
+        let scenario = parse(&std::fs::read_to_string(&path).expect("readable")).expect("checked elsewhere");
+        let printed = print(&scenario);
+        let again = parse(&printed).unwrap_or_else(|problems| panic!("{printed}\n{problems:?}"));
+        assert_eq!(again, scenario, "{}", path.display());
+    }
+}
+
+#[test]
+fn a_failed_expectation_is_reported_where_it_stands() {
+    let text =
+        "scenario \"x\"\nboot \"7.3\"\nprocess p {\n    open \"/dev/liveupdate\" as=d\n    finish d\n}\n";
+    let report = run(&parse(text).expect("good"), &Options::default()).expect("runs");
+    assert_eq!(report.failures, 1);
+    let found = report.records.iter().find_map(|record| match record {
+        luosim_sim::Record::Failed { at, message } => Some((*at, message.clone())),
+        _ => None,
+    });
+    let (at, message) = found.expect("a failure");
+    assert_eq!(&text[at..at + 6], "finish");
+    assert!(message.contains("EINVAL"), "{message}");
+}
