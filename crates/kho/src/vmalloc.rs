@@ -3,6 +3,8 @@
 //! The writer opens the next chunk as soon as one is full, even when nothing follows. Chunks are preserved
 //! pages of their own; the reader consumes them.
 
+use std::fmt;
+
 use luosim_abi::kho::vmalloc::{Descriptor, FLAG_HUGE, FLAG_PLAIN, PER_CHUNK};
 use luosim_abi::{Errno, KResult, Refusal};
 use luosim_physmem::{FrameUse, Order, PAGE_SIZE, PhysAddr, Ram};
@@ -121,7 +123,8 @@ impl Kho {
 
     fn take_area(&mut self, ram: &mut Ram, area: &Descriptor, pages: &mut Vec<PhysAddr>) -> KResult<()> {
         let order = area.order.get();
-        let order = Order::new(u32::from(order)).ok_or_else(|| mismatch(format!("its order is {order}")))?;
+        let order =
+            Order::new(u32::from(order)).ok_or_else(|| mismatch(format_args!("its order is {order}")))?;
         let want = u64::from(area.total_pages.get()) / order.pages();
         let mut at = PhysAddr::new(area.first.get());
         // Ends: every turn frees a preserved block.
@@ -132,7 +135,7 @@ impl Kho {
         if found == u64::from(area.total_pages.get()) {
             return Ok(());
         }
-        Err(mismatch(format!("it lists {found} of its {} pages", area.total_pages.get())))
+        Err(mismatch(format_args!("it lists {found} of its {} pages", area.total_pages.get())))
     }
 
     /// Takes the blocks that a chunk lists, frees it, and gives the address of the next.
@@ -144,7 +147,7 @@ impl Kho {
         want: u64,
         pages: &mut Vec<PhysAddr>,
     ) -> KResult<PhysAddr> {
-        let gone = || mismatch(format!("chunk {at} is not preserved"));
+        let gone = || mismatch(format_args!("chunk {at} is not preserved"));
         if !at.is_page_aligned() || ram.frames.preserved_order(at.pfn()).is_none() {
             return Err(gone());
         }
@@ -152,7 +155,7 @@ impl Kho {
         let next = list_chunk(ram, at, &mut listed).ok_or_else(gone)?;
         for page in listed {
             if u64::try_from(pages.len()).expect("a page count") == want {
-                return Err(mismatch(format!("it lists more than {want} blocks of order {order}")));
+                return Err(mismatch(format_args!("it lists more than {want} blocks of order {order}")));
             }
             self.take_block(ram, page, order)?;
             pages.push(page);
@@ -166,12 +169,12 @@ impl Kho {
         if there {
             Ok(())
         } else {
-            Err(mismatch(format!("no block of order {order} is preserved at {page}")))
+            Err(mismatch(format_args!("no block of order {order} is preserved at {page}")))
         }
     }
 }
 
-fn mismatch(what: String) -> Refusal {
+fn mismatch(what: fmt::Arguments<'_>) -> Refusal {
     Errno::EINVAL.because(format!("the vmalloc area cannot be restored: {what}"))
 }
 

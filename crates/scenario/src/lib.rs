@@ -1,7 +1,7 @@
 //! The scenario language: KDL documents of system calls by named processes, with kexecs between them.
 //!
 //! [`parse`] reads and checks a document and gives every problem it finds, each with the place it points at;
-//! [`print`] writes a scenario back, and reading that gives the same scenario. The language is a table:
+//! [`print()`] writes a scenario back, and reading that gives the same scenario. The language is a table:
 //! [`table::OPERATIONS`] lists every step with its parameters, and reading, checking, printing and the
 //! reference in the book all follow it.
 //!

@@ -1,7 +1,8 @@
 //! `kho-v1`: bitmaps by order, listed in chunks only when KHO is finalised.
 //!
-//! Finalising may be repeated: the old list is freed and a new one written. What is preserved after it is not
-//! in the list until it is finalised again.
+//! Finalising may be repeated: a new list is written and the old one freed. The list names the bitmaps
+//! themselves: what is preserved later in one of them is handed over, what needs a new bitmap only when it is
+//! finalised again.
 
 use std::collections::BTreeMap;
 
