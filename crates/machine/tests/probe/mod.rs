@@ -103,6 +103,7 @@ impl Probe {
         }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "the descriptor in it is gone afterwards")]
     pub(crate) fn done(&mut self, result: KResult<i32>) {
         if let Ok(fd) = result {
             self.close(fd);
