@@ -1,6 +1,6 @@
 //! Handover memory recorded from real kernels: a folder with the compressed memory and a manifest.
 //!
-//! The format is described in the book, `formats/sparse-image`. Manifests are read as far as they are needed:
+//! Manifests are read as far as they are needed:
 //! memory size, the two address/size pairs, and what each file must look like.
 
 use std::io::Read;

@@ -69,7 +69,9 @@ impl Probe {
                 continue;
             }
             let result = self.raw(fd, command.code(), base);
-            let after = if given == u32::MAX { String::new() } else { String::from(" size-after=-1") };
+            let word = u32::from_le_bytes(self.peek(base, 4).try_into().expect("four bytes"));
+            let kept = if word == given { -1 } else { i64::from(word) };
+            let after = if given == u32::MAX { String::new() } else { format!(" size-after={kept}") };
             self.say(&format!("pub.{topic}.{case}"), format!("{}{after}", en(&result)));
             self.undo(command, &result, base);
         }
@@ -166,7 +168,10 @@ impl Probe {
         let after = self.peek(base, 72);
         let dirty = after[11..72].iter().filter(|byte| **byte != 0).count();
         let answer = if result.is_ok() {
-            format!("ok name=gn tail-nonzero={dirty}")
+            format!(
+                "ok name={} tail-nonzero={dirty}",
+                super::escape(after[8..72].split(|byte| *byte == 0).next().unwrap_or(&[]))
+            )
         } else {
             format!("{} name= tail-nonzero=-1", en(&result))
         };
