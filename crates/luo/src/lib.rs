@@ -74,7 +74,7 @@ pub struct Luo<H: Host> {
     out: Option<Outgoing>,
     handlers: Vec<Rc<dyn FileHandler<H>>>,
     /// Every file that LUO holds now, by handler and identity: where it is held.
-    owned: FxHashMap<(HandlerIndex, Identity), (SessionName, u64)>,
+    owned: FxHashMap<(HandlerIndex, Identity), (SessionKey, u64)>,
     flbs: FlbRegistry<H>,
     device_open: bool,
     serialized: bool,

@@ -143,13 +143,12 @@ impl<H: Host> Luo<H> {
     ) -> KResult<()> {
         let file = lookup()?;
         let session = self.session_mut(key).expect("a session lives as long as its file");
-        let name = session.name;
         if session.direction == Direction::Outgoing {
             session.area.allocate(&mut host.memory())?;
         }
         let (index, handler) = self.handler_for(host, file)?;
         let identity = handler.identity(host, file);
-        self.claim(host, &handler, index, identity, file, (name, token))?;
+        self.claim(host, &handler, index, identity, file, (key, token))?;
         let data = self.preserve_with_flbs(host, index, &handler, file);
         let data = data.inspect_err(|_| self.disclaim(index, identity))?;
         host.file_get(file);
@@ -172,12 +171,13 @@ impl<H: Host> Luo<H> {
         index: HandlerIndex,
         identity: Identity,
         file: FileId,
-        owner: (SessionName, u64),
+        owner: (SessionKey, u64),
     ) -> KResult<()> {
         if self.quirks.has(Quirk::SameInodeTwice) {
             return Ok(());
         }
-        if let Some((session, token)) = self.owned.get(&(index, identity)) {
+        if let Some((holder, token)) = self.owned.get(&(index, identity)) {
+            let session = self.session(*holder).expect("a session gives up its files before it goes").name;
             let what = handler.describe(host, file);
             let why = format!("{what} is already held by session {session:?} as token {token:#x}");
             return Err(Errno::EBUSY.because(why));
@@ -239,7 +239,7 @@ impl<H: Host> Luo<H> {
             Ok(id) => {
                 entry.status = RetrieveStatus::Retrieved(id);
                 let identity = handler.identity(host, id);
-                self.owned.insert((file.handler, identity), (name, token));
+                self.owned.insert((file.handler, identity), (key, token));
                 host.file_get(id);
                 host.emit(Event::Retrieved { session: name, token });
                 Ok(id)
