@@ -185,16 +185,14 @@ impl FileTable {
         self.get_mut(file).refs += 1;
     }
 
-    /// One reference less; what it was, if that was the last.
-    pub fn put(&mut self, file: FileId) -> Option<FileKind> {
+    /// One reference less; the description as it was, if that was the last.
+    pub fn put(&mut self, file: FileId) -> Option<OpenFile> {
         let open = self.get_mut(file);
         open.refs -= 1;
         if open.refs > 0 {
             return None;
         }
-        let kind = open.kind;
-        self.slots[index(file)] = None;
         self.free.push(file.0);
-        Some(kind)
+        self.slots[index(file)].take()
     }
 }

@@ -48,13 +48,16 @@ impl Files {
     pub fn put(&mut self, ram: &mut Ram, file: FileId, released: &mut Vec<FileKind>) {
         let mut work = vec![file];
         while let Some(file) = work.pop() {
-            let Some(kind) = self.table.put(file) else { continue };
-            match kind {
+            let Some(open) = self.table.put(file) else { continue };
+            match open.kind {
                 FileKind::Shmem(inode) => self.inodes.put(ram, inode),
                 FileKind::Socket(end) => work.extend(self.sockets.close(end)),
                 _ => {}
             }
-            released.push(kind);
+            // With O_PATH nothing was opened, so nothing ends.
+            if !open.is_path() {
+                released.push(open.kind);
+            }
         }
     }
 

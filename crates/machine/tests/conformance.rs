@@ -1,8 +1,8 @@
 //! The model against recorded answers of real kernels, case by case.
 //!
-//! The probe makes the calls that a program made on Linux 6.19.6 and 7.3.4 (`data/oracle`), on the model of the
-//! same release, and compares every published answer that it covers. Cases about the test machine itself
-//! (device numbers, kernel messages) are left out. A case that differs fails the test with both answers.
+//! The probe makes the calls that a program made on Linux 6.19.6 and 7.3.4 (`data/oracle`), in its order and with
+//! its values, on the model of the same release, and compares every recorded answer. A case that differs fails
+//! the test with both answers; so does one that is neither answered nor listed in `LEFT_OUT`.
 #![expect(clippy::print_stdout, reason = "the counts are part of the result")]
 
 mod probe;
@@ -12,6 +12,10 @@ use std::collections::BTreeMap;
 use luosim_abi::release::ReleaseId;
 
 use probe::Probe;
+
+/// Recorded lines that no answer of the model is compared with, and why.
+const LEFT_OUT: [(&str, &str); 1] =
+    [("pub.sess2.unretrieved-left", "a remark that the program prints, not an answer of the kernel")];
 
 fn recorded(kernel: &str) -> BTreeMap<String, String> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/oracle");
@@ -26,41 +30,50 @@ fn recorded(kernel: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn compare(release: ReleaseId, kernel: &str, least: usize) {
-    let recorded = recorded(kernel);
-    let mut answers = BTreeMap::new();
-    for mode in [Probe::main, Probe::chain, Probe::danger, Probe::none] {
-        answers.extend(mode(release));
+/// Answers of the model, by case.
+fn answers(release: ReleaseId) -> BTreeMap<String, String> {
+    let modes = [Probe::main, Probe::chain, Probe::danger, Probe::conc, Probe::none];
+    modes.into_iter().flat_map(|mode| mode(release)).collect()
+}
+
+fn compare(release: ReleaseId, kernel: &str) {
+    let (recorded, answers) = (recorded(kernel), answers(release));
+    let (mut missing, mut differ, mut covered) = (Vec::new(), Vec::new(), 0);
+    for (case, want) in &recorded {
+        match answers.get(case) {
+            Some(got) => {
+                covered += 1;
+                if got != want {
+                    differ.push(format!("{case}\n    real  {want}\n    model {got}"));
+                }
+            }
+            None if LEFT_OUT.iter().any(|(left, _)| left == case) => {}
+            None => missing.push(case.as_str()),
+        }
     }
-    let covered: Vec<_> =
-        recorded.iter().filter_map(|(case, want)| Some((case, want, answers.get(case)?))).collect();
-    let differ: Vec<String> = covered
-        .iter()
-        .filter(|(_, want, got)| want != got)
-        .map(|(case, want, got)| format!("{case}\n    real  {want}\n    model {got}"))
-        .collect();
-    println!(
-        "{kernel}: {} recorded, {} covered, {} agree",
-        recorded.len(),
-        covered.len(),
-        covered.len() - differ.len()
-    );
-    assert!(covered.len() >= least, "{kernel}: only {} cases are covered", covered.len());
-    assert!(
-        differ.is_empty(),
-        "{kernel}: {} of {} differ\n{}",
-        differ.len(),
-        covered.len(),
-        differ.join("\n")
-    );
+    let (total, agree) = (recorded.len(), covered - differ.len());
+    println!("{kernel}: {total} recorded, {covered} covered, {agree} agree, {} made besides", {
+        answers.len() - covered
+    });
+    assert!(missing.is_empty(), "{kernel}: not answered: {}", missing.join(", "));
+    assert!(differ.is_empty(), "{kernel}: {} differ\n{}", differ.len(), differ.join("\n"));
+    assert!(covered > 500, "{kernel}: the recorded answers are not all there");
 }
 
 #[test]
 fn linux_7_3_4() {
-    compare(ReleaseId::V7_3, "7.3.4", 330);
+    compare(ReleaseId::V7_3, "7.3.4");
 }
 
 #[test]
 fn linux_6_19_6() {
-    compare(ReleaseId::V6_19, "6.19.6", 330);
+    compare(ReleaseId::V6_19, "6.19.6");
+}
+
+/// The same calls give the same answers, in a second run too.
+#[test]
+fn answers_are_deterministic() {
+    for release in [ReleaseId::V6_19, ReleaseId::V7_3] {
+        assert_eq!(answers(release), answers(release));
+    }
 }

@@ -112,6 +112,14 @@ impl Machine {
         })
     }
 
+    /// `getrlimit(RLIMIT_NOFILE)`, soft limit.
+    ///
+    /// # Errors
+    /// ESRCH.
+    pub fn nofile(&mut self, pid: Pid) -> KResult<usize> {
+        self.call(pid, |kernel| Ok(kernel.parts(pid)?.0.fds.limit()))
+    }
+
     /// Whether two descriptors refer to the same inode.
     ///
     /// # Errors

@@ -30,7 +30,7 @@ impl Machine {
             }
             Self::install(kernel, pid, file, open_flags & flags::CLOEXEC != 0, path_only)
         });
-        if path == ioctl::DEVICE_PATH {
+        if path == ioctl::DEVICE_PATH && open_flags & flags::PATH == 0 {
             self.after_device_open(&result);
         }
         result

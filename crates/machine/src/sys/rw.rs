@@ -3,7 +3,7 @@
 use luosim_abi::quirk::Quirk;
 use luosim_abi::{Errno, KResult};
 use luosim_files::shmem::{MAX_SIZE, Seals, Whence};
-use luosim_files::{FileKind, InodeId, flags};
+use luosim_files::{FileKind, InodeId, ShmemKind, flags};
 use luosim_luo::FileId;
 
 use crate::process::Pid;
@@ -26,7 +26,14 @@ pub struct Stat {
     pub size: u64,
     /// 512-byte units.
     pub blocks: u64,
+    /// The file system it lies on: equal for files of one mount. The numbers themselves mean nothing.
+    pub dev: u64,
+    /// Major and minor number of a device node.
+    pub rdev: (u32, u32),
 }
+
+/// The device node's numbers: the major of misc devices, and a minor as one is given out dynamically.
+const LIVEUPDATE_RDEV: (u32, u32) = (10, 256);
 
 const S_IFREG: u32 = 0o100_000;
 const S_IFCHR: u32 = 0o020_000;
@@ -279,6 +286,17 @@ impl Machine {
         })
     }
 
+    /// `stat(2)`: of a path that [`Self::open`] knows.
+    ///
+    /// # Errors
+    /// ENOENT.
+    pub fn stat(&mut self, pid: Pid, path: &str) -> KResult<Stat> {
+        let node = self.open(pid, path, flags::PATH, 0)?;
+        let stat = self.fstat(pid, node);
+        self.close(pid, node)?;
+        stat
+    }
+
     /// `fstatfs(2)`: the file system's magic number.
     ///
     /// # Errors
@@ -318,6 +336,14 @@ impl Machine {
     }
 }
 
+const SHM_MOUNT: u64 = 1;
+const TMP_MOUNT: u64 = 2;
+const DEV_MOUNT: u64 = 3;
+
+fn device_node(mode: u32, rdev: (u32, u32)) -> Stat {
+    Stat { mode: S_IFCHR | mode, ino: 1, nlink: 1, dev: DEV_MOUNT, rdev, ..Stat::default() }
+}
+
 fn check_offset(at: u64) -> KResult<()> {
     if at > MAX_SIZE {
         return Err(Errno::EINVAL.because("an offset cannot be negative"));
@@ -349,10 +375,16 @@ impl Kernel {
                     gid: inode.gid,
                     size: inode.size(),
                     blocks: inode.blocks(),
+                    dev: match inode.kind {
+                        ShmemKind::Memfd => SHM_MOUNT,
+                        ShmemKind::Tmpfs => TMP_MOUNT,
+                    },
+                    ..Stat::default()
                 }
             }
-            FileKind::Device => other(S_IFCHR | 0o600),
-            FileKind::Null | FileKind::Zero => other(S_IFCHR | 0o666),
+            FileKind::Device => device_node(0o600, LIVEUPDATE_RDEV),
+            FileKind::Null => device_node(0o666, (1, 3)),
+            FileKind::Zero => device_node(0o666, (1, 5)),
             FileKind::Session(_) | FileKind::EventFd | FileKind::Epoll => other(0o600),
             FileKind::Pipe => other(S_IFIFO | 0o600),
             FileKind::Socket(_) => other(S_IFSOCK | 0o777),

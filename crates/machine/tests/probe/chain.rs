@@ -1,165 +1,213 @@
-//! Three kernels in a row, and calls in the wrong direction.
+//! Three kernels in a row, a reboot that fails, and calls in the wrong direction.
 
 use luosim_files::shmem::Whence;
 
-use super::{AS, PG, Probe, en};
+use super::{AS, PG, Probe, Ret, en, h, p, ret};
 
 impl Probe {
+    /// A kept session with one file; both stay open.
+    fn kept(&mut self, name: &[u8], size: u64, seed: u32) -> (Ret, Ret) {
+        let s = self.create(name);
+        self.keep(s);
+        let x = self.mf(AS, size, seed, size);
+        self.pres(s, x, 1);
+        (s, x)
+    }
+
     pub(super) fn chain1(&mut self) {
-        self.device();
-        let s = self.keep(b"A");
-        let x = self.mf(AS, 2 * PG, 1, 2 * PG);
-        self.preserve(s, x, 1).expect("a memfd");
+        self.dev = self.opendev(2);
+        self.kgrep("chain.kmsg1");
+        let (s, x) = self.kept(b"A", 2 * PG, 1);
         let y = self.mf(AS, PG, 2, PG);
-        self.preserve(s, y, 2).expect("a memfd");
-        let t = self.keep(b"B");
+        self.pres(s, y, 2);
+        self.cl(y);
+        let t = self.create(b"B");
+        self.keep(t);
         let y = self.mf(AS, PG, 3, PG);
         self.seek(y, 5, Whence::Set);
-        self.preserve(t, y, 1).expect("a memfd");
-        let u = self.keep(b"U");
-        let z = self.mf(AS, 3 * PG, 4, 3 * PG);
-        self.preserve(u, z, 1).expect("a memfd");
-        let r = self.m.reboot_kexec(self.p);
-        self.say("pub.chain.reboot-kexec-no-image", en(&r));
-        let r = self.name(s);
-        self.say("pub.chain.after-fail-get-name", en(&r));
-        let (grow, write) = (self.grow(x, 3), en(&self.pwrite(x, &[0xE1], 7)));
-        self.say("pub.chain.after-fail-still-frozen", format!("grow={grow} write={write}"));
+        self.pres(t, y, 1);
+        let (_, z) = self.kept(b"U", 3 * PG, 4);
+        self.cl(z);
+        p!(self, "chain.reboot-kexec-no-image", "{}", en(self.reboot()));
+        p!(self, "chain.after-fail-get-name", "{}", en(self.name(s).0));
+        p!(
+            self,
+            "chain.after-fail-still-frozen",
+            "grow={} write={}",
+            en(self.trunc(x, 3 * PG)),
+            en(self.pw(x, &[0xE1], 7))
+        );
         let z = self.mf(AS, PG, 5, PG);
-        let r = self.preserve(s, z, 3);
-        self.say("pub.chain.after-fail-preserve", en(&r));
-        let r = self.create(b"C");
-        self.say("pub.chain.after-fail-create", en(&r));
-        let r = self.create(b"A");
-        self.say("pub.chain.after-fail-duplicate", en(&r));
+        p!(self, "chain.after-fail-preserve", "{}", en(self.pres(s, z, 3)));
+        self.cl(z);
+        let w = self.create(b"C");
+        p!(self, "chain.after-fail-create", "{}", en(self.keep(w)));
+        p!(self, "chain.after-fail-duplicate", "{}", en(self.create(b"A")));
+        h!(self, "chain.reboot-kexec-no-image-again", "{}", en(self.reboot()));
+        let r = self.child(|child| {
+            child.m.set_uid(child.p, 1000).expect("root");
+            child.reboot()
+        });
+        h!(self, "chain.reboot-kexec-unprivileged", "{}", en(r));
+        let w = self.create(b"tmp");
+        let z = self.mf(AS, PG, 5, PG);
+        self.pres(w, z, 1);
+        self.cl(w);
+        h!(self, "chain.after-fail-close-releases", "grow={}", en(self.trunc(z, 3 * PG)));
+        self.cl(z);
+        self.cl(x);
+    }
+
+    fn reboot(&mut self) -> Ret {
+        ret(&self.m.reboot_kexec(self.p).map(|_| ()))
     }
 
     pub(super) fn chain2(&mut self) {
-        self.device();
-        let s = self.take(b"A");
-        self.say("pub.chain.s2-retrieve-A", en(&s));
-        let s = s.expect("carried");
-        let x = self.retrieve(s, 1).expect("carried");
-        let (size, byte) = (self.size(x), self.byte(x, 7));
-        self.say("pub.chain.s2-A1", format!("ok size={size} byte7={byte:#x}"));
-        let y = self.retrieve(s, 3).expect("carried");
-        let data = self.cmp(y, 5, 0, PG);
-        self.say("pub.chain.s2-A3-preserved-after-failed-reboot", format!("ok {data}"));
-        let t = self.take(b"B").expect("carried");
-        let y = self.retrieve(t, 1).expect("carried");
-        let pos = self.seek(y, 0, Whence::Cur);
-        self.say("pub.chain.s2-B", format!("ok pos={pos}"));
-        self.pwrite(y, &[0xB2], 9).expect("free");
-        let r = self.finish(t);
-        self.say("pub.chain.s2-B-finish", en(&r));
-        self.close(t);
-        let t = self.keep(b"B");
-        let r = self.preserve(t, y, 2);
-        self.say("pub.chain.s2-represerve-B", format!("ok {}", en(&r)));
-        let t = self.keep(b"A");
+        self.dev = self.opendev(2);
+        self.kgrep("chain.kmsg2");
+        let s = self.retr(b"A");
+        p!(self, "chain.s2-retrieve-A", "{}", en(s));
+        let x = self.fretr(s, 1);
+        p!(self, "chain.s2-A1", "{} size={} byte7={:#x}", en(x), self.size(x), self.byte(x, 7));
+        let y = self.fretr(s, 3);
+        p!(self, "chain.s2-A3-preserved-after-failed-reboot", "{} {}", en(y), self.cmp(y, 5, 0, PG));
+        self.cl(y);
+        let t = self.retr(b"B");
+        let y = self.fretr(t, 1);
+        p!(self, "chain.s2-B", "{} pos={}", en(y), self.pos(y));
+        self.pw(y, &[0xB2], 9);
+        p!(self, "chain.s2-B-finish", "{}", en(self.fin(t)));
+        self.cl(t);
+        let t = self.create(b"B");
+        p!(self, "chain.s2-represerve-B", "{} {}", en(t), en(self.pres(t, y, 2)));
+        self.cl(y);
+        let t = self.create(b"A");
         let y = self.mf(AS, PG, 9, PG);
-        let r = self.preserve(t, y, 77);
-        self.say("pub.chain.s2-new-A-while-old-A-unfinished", format!("ok {}", en(&r)));
-        let c = self.take(b"C");
-        self.say("pub.chain.s2-C", en(&c));
-        let c = c.expect("carried");
-        self.finish(c).expect("incoming");
-        self.close(c);
+        p!(self, "chain.s2-new-A-while-old-A-unfinished", "{} {}", en(t), en(self.pres(t, y, 77)));
+        self.cl(y);
+        h!(self, "chain.s2-represerve-unfinished", "{}", en(self.pres(t, x, 78)));
+        let w = self.retr(b"C");
+        if w >= 0 {
+            self.fin(w);
+        }
+        self.cl(w);
+        p!(self, "chain.s2-C", "{}", en(w));
+        self.cl(x);
     }
 
     pub(super) fn chain3(&mut self) {
-        self.device();
-        let r = self.take(b"U");
-        self.say("pub.chain.s3-U-never-retrieved", en(&r));
-        let s = self.take(b"A");
-        let fd = *s.as_ref().expect("carried");
-        let (one, two) = (en(&self.retrieve(fd, 1)), en(&self.retrieve(fd, 2)));
-        let x = self.retrieve(fd, 77).expect("carried");
-        let data = self.cmp(x, 9, 0, PG);
-        self.say("pub.chain.s3-A", format!("{} tok1={one} tok2={two} tok77={data}", en(&s)));
-        let r = self.finish(fd);
-        self.say("pub.chain.s3-A-finish", en(&r));
-        let s = self.take(b"B").expect("carried");
-        let y = self.retrieve(s, 2).expect("carried");
-        let (byte, pos) = (self.byte(y, 9), self.seek(y, 0, Whence::Cur));
-        let (tail, seals) = (self.cmp(y, 3, 10, PG - 10), self.seals(y));
-        self.say(
-            "pub.chain.s3-B-two-hops",
-            format!("ok byte9={byte:#x} pos={pos} tail={tail} seals={seals}"),
+        self.dev = self.opendev(2);
+        self.kgrep("chain.kmsg3");
+        p!(self, "chain.s3-U-never-retrieved", "{}", en(self.retr(b"U")));
+        let s = self.retr(b"A");
+        let (one, two, x) = (self.fretr(s, 1), self.fretr(s, 2), self.fretr(s, 77));
+        let data = if x < 0 { en(x) } else { self.cmp(x, 9, 0, PG) };
+        p!(self, "chain.s3-A", "{} tok1={} tok2={} tok77={data}", en(s), en(one), en(two));
+        h!(self, "chain.s3-A-tok78", "{}", en(self.fretr(s, 78)));
+        p!(self, "chain.s3-A-finish", "{}", en(self.fin(s)));
+        self.cl(s);
+        h!(self, "chain.s3-A-again", "{}", en(self.retr(b"A")));
+        let s = self.retr(b"B");
+        let y = self.fretr(s, 2);
+        p!(
+            self,
+            "chain.s3-B-two-hops",
+            "{} byte9={:#x} pos={} tail={} seals={}",
+            en(y),
+            self.byte(y, 9),
+            self.pos(y),
+            self.cmp(y, 3, 10, PG - 10),
+            self.seals(y)
         );
-        let r = self.take(b"C");
-        self.say("pub.chain.s3-C-finished-in-s2", en(&r));
+        p!(self, "chain.s3-C-finished-in-s2", "{}", en(self.retr(b"C")));
+        self.fin(s);
+        self.cl(s);
     }
 
     pub(super) fn danger1(&mut self) {
-        self.device();
+        self.dev = self.opendev(2);
         for (name, seed) in [(&b"keep"[..], 1), (b"d5", 2)] {
-            let s = self.keep(name);
-            let x = self.mf(AS, PG, seed, PG);
-            self.preserve(s, x, 1).expect("a memfd");
-            self.close(x);
+            let (_, x) = self.kept(name, PG, seed);
+            self.cl(x);
         }
-        self.keep(b"d6");
-        let s = self.create(b"d1").expect("new");
-        let x = self.mf(AS, PG, 1, PG);
-        self.preserve(s, x, 1).expect("a memfd");
-        let r = self.finish(s);
-        self.say("pub.danger.finish-outgoing-with-file", en(&r));
-        let (grow, data) = (self.grow(x, 2), self.cmp(x, 1, 0, PG));
-        let used = en(&self.preserve(s, self.dev, 1));
-        self.say(
-            "pub.danger.finish-outgoing-file-state",
-            format!("grow={grow} data={data} token-used={used}"),
+        self.create(b"d6");
+        let (s, x) = self.kept(b"d1", PG, 1);
+        p!(self, "danger.finish-outgoing-with-file", "{}", en(self.fin(s)));
+        p!(
+            self,
+            "danger.finish-outgoing-file-state",
+            "grow={} data={} token-used={}",
+            en(self.trunc(x, 2 * PG)),
+            self.cmp(x, 1, 0, PG),
+            en(self.pres(s, self.dev, 1))
         );
-        self.close(s);
+        self.cl(s);
         let t = self.create(b"d1");
-        let again = en(&t);
-        self.done(t);
-        let grow = self.grow(x, 2);
-        self.say("pub.danger.finish-outgoing-closed", format!("recreate={again} grow={grow}"));
-        self.close(x);
-        let (s, t) = (self.create(b"d3").expect("new"), self.create(b"d3b").expect("new"));
+        self.cl(t);
+        p!(self, "danger.finish-outgoing-closed", "recreate={} grow={}", en(t), en(self.trunc(x, 2 * PG)));
+        self.cl(x);
+        let (s, t) = (self.create(b"d3"), self.create(b"d3b"));
         let x = self.mf(AS, PG, 1, PG);
-        let (one, two) = (en(&self.preserve(s, x, 1)), en(&self.preserve(t, x, 1)));
-        self.say("pub.danger.same-file-two-sessions", format!("{one} {two}"));
-        self.close(t);
-        let grow = self.grow(x, 2);
-        self.say("pub.danger.same-file-after-second-closed", format!("grow={grow}"));
-        self.close(s);
-        let (data, grow) = (self.cmp(x, 1, 0, PG), self.grow(x, 3));
-        self.say("pub.danger.same-file-both-closed", format!("data={data} grow={grow}"));
-        self.close(x);
-        let s = self.create(b"d2").expect("new");
+        p!(self, "danger.same-file-two-sessions", "{} {}", en(self.pres(s, x, 1)), en(self.pres(t, x, 1)));
+        self.cl(t);
+        p!(self, "danger.same-file-after-second-closed", "grow={}", en(self.trunc(x, 2 * PG)));
+        self.cl(s);
+        let data = self.cmp(x, 1, 0, PG);
+        p!(self, "danger.same-file-both-closed", "data={data} grow={}", en(self.trunc(x, 3 * PG)));
+        self.cl(x);
+        self.wrong_retrieve();
+    }
+
+    fn wrong_retrieve(&mut self) {
+        let (s, x) = self.kept(b"d2", PG, 1);
+        let y = self.fretr(s, 1);
+        p!(self, "danger.retrieve-fd-outgoing-with-file", "{}", en(y));
+        self.cl(y);
+        let y = self.fretr(s, 1);
+        h!(self, "danger.retrieve-fd-outgoing-again", "{}", en(y));
+        self.cl(y);
+        self.cl(s);
+        h!(self, "danger.close-after-wrong-retrieve", "grow={}", en(self.trunc(x, 2 * PG)));
+        self.cl(x);
         let x = self.mf(AS, PG, 1, PG);
-        self.preserve(s, x, 1).expect("a memfd");
-        let y = self.retrieve(s, 1);
-        self.say("pub.danger.retrieve-fd-outgoing-with-file", en(&y));
-        self.close(s);
+        let s = self.create(b"z");
+        h!(self, "danger.preserve-still-works", "{}", en(self.pres(s, x, 1)));
+        self.cl(s);
+        self.cl(x);
     }
 
     pub(super) fn danger2(&mut self) {
-        self.device();
-        let s = self.take(b"d6").expect("carried");
+        self.dev = self.opendev(2);
+        let s = self.retr(b"d6");
         let x = self.mf(AS, PG, 3, PG);
-        let r = self.preserve(s, x, 5);
-        self.say("pub.danger.preserve-on-incoming-empty", en(&r));
-        let r = self.retrieve(s, 5);
-        self.say("pub.danger.preserve-on-incoming-empty-retrieve", en(&r));
-        let r = self.finish(s);
-        self.say("pub.danger.preserve-on-incoming-empty-finish", en(&r));
-        self.close(s);
-        self.close(x);
-        let s = self.take(b"d5").expect("carried");
+        p!(self, "danger.preserve-on-incoming-empty", "{}", en(self.pres(s, x, 5)));
+        let y = self.fretr(s, 5);
+        self.cl(y);
+        p!(self, "danger.preserve-on-incoming-empty-retrieve", "{}", en(y));
+        p!(self, "danger.preserve-on-incoming-empty-finish", "{}", en(self.fin(s)));
+        self.cl(s);
+        self.cl(x);
+        let s = self.retr(b"d5");
         let x = self.mf(AS, PG, 3, PG);
-        let (one, two) = (en(&self.preserve(s, x, 5)), en(&self.preserve(s, x, 1)));
-        self.say("pub.danger.preserve-on-incoming-with-file", format!("{one} dup-token={two}"));
-        let _ = self.finish(s);
-        self.close(s);
-        let s = self.take(b"keep").expect("carried");
-        let x = self.retrieve(s, 1).expect("carried");
-        let data = self.cmp(x, 1, 0, PG);
-        self.say("pub.danger.other-session-intact", format!("ok {data}"));
-        let r = self.finish(s);
-        self.say("pub.danger.other-session-finish", en(&r));
+        p!(
+            self,
+            "danger.preserve-on-incoming-with-file",
+            "{} dup-token={}",
+            en(self.pres(s, x, 5)),
+            en(self.pres(s, x, 1))
+        );
+        let y = self.fretr(s, 1);
+        h!(self, "danger.preserve-on-incoming-own-file", "{} {}", en(y), en(self.pres(s, y, 6)));
+        self.cl(y);
+        h!(self, "danger.preserve-on-incoming-finish", "{}", en(self.fin(s)));
+        self.cl(s);
+        self.cl(x);
+        let s = self.retr(b"keep");
+        let x = self.fretr(s, 1);
+        let data = if x < 0 { String::new() } else { self.cmp(x, 1, 0, PG) };
+        p!(self, "danger.other-session-intact", "{} {data}", en(x));
+        self.cl(x);
+        p!(self, "danger.other-session-finish", "{}", en(self.fin(s)));
+        self.cl(s);
     }
 }
