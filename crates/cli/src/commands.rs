@@ -138,6 +138,9 @@ impl Output<'_> {
         }
         if self.arguments.format == Format::Text {
             print(&render::summary(path, report));
+            if !report.passed() {
+                print(&render::failures(path, &std::fs::read_to_string(path)?, report));
+            }
         }
         Ok(())
     }

@@ -143,6 +143,19 @@ pub(crate) fn summary(path: &Path, report: &Report) -> String {
     format!("{}: {verdict}, {calls} calls, {kexecs} kexecs\n", path.display())
 }
 
+/// Where in the file each expectation stands that did not hold, one a line.
+pub(crate) fn failures(path: &Path, document: &str, report: &Report) -> String {
+    let mut out = String::new();
+    for record in &report.records {
+        if let Record::Failed { at, message } = record {
+            let before = document.get(..*at).unwrap_or(document);
+            let line = before.matches('\n').count() + 1;
+            let _ = writeln!(out, "  {}:{line}: {message}", path.display());
+        }
+    }
+    out
+}
+
 /// Prints problems of a scenario with the lines they point at.
 pub(crate) fn diagnostics(path: &Path, text: &str, problems: &[Diagnostic]) {
     for problem in problems {

@@ -50,6 +50,15 @@ fn exit_codes_are_the_documented_ones() {
 }
 
 #[test]
+fn a_failed_expectation_is_named_with_its_line() {
+    let (_folder, wrong) = scenario("scenario \"x\"\n\nprocess p {\n    open \"/dev/nothing\" as=a\n}\n");
+    for mode in ["--quiet", "--explain", "--verbose"] {
+        let shown = text(&luosim(&["run", mode, &wrong]).stdout);
+        assert!(shown.contains("case.kdl:4: `open` failed with ENOENT"), "{mode}: {shown}");
+    }
+}
+
+#[test]
 fn a_wrong_scenario_gets_a_diagnostic_that_points_at_the_line() {
     let body = "scenario \"x\"\nprocess p {\n    open \"/dev/liveupdate\" as=dev\n    create-session dev \"vm-1\" as=s\n    retrieve-session dev \"vm1\" as=t\n}\n";
     let (_folder, path) = scenario(body);

@@ -5,6 +5,7 @@ use luosim_luo::{FileId, SessionKey};
 
 use crate::shmem::InodeId;
 use crate::socket::SocketEnd;
+use crate::test_file::TestId;
 
 /// Status flags as `open(2)` takes them and `F_GETFL` shows them, on x86-64.
 pub mod flags {
@@ -67,6 +68,8 @@ pub enum FileKind {
     Directory,
     /// A memfd of huge pages: another file system than shmem.
     HugetlbMemfd,
+    /// A test file of luosim's own.
+    Test(TestId),
 }
 
 impl FileKind {
@@ -86,6 +89,7 @@ impl FileKind {
             Self::Proc => "a file in /proc",
             Self::Directory => "a directory",
             Self::HugetlbMemfd => "a hugetlb memfd",
+            Self::Test(_) => "a test file",
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The files of one simulated kernel, and the handlers that carry them over a kexec.
 //!
 //! [`FileTable`] counts references on open file descriptions; [`shmem`] is the memory file behind memfds and
-//! tmpfs files, its contents in folios of physical memory; [`memfd`] is the handler that preserves them.
+//! tmpfs files, its contents in folios of physical memory; [`memfd`] is the handler that preserves them; [`test_file`] is a
+//! file type of our own whose handler can be made to fail.
 //! Everything here is dropped at a kexec: a retrieved file is built anew from bytes.
 //!
 //! Not here: descriptors and paths (crate `luosim-machine`), which session holds what (crate `luosim-luo`).
@@ -13,6 +14,7 @@ pub mod memfd;
 mod page_cache;
 pub mod shmem;
 mod socket;
+pub mod test_file;
 
 pub use file::{FileKind, FileTable, OpenFile, flags};
 pub use page_cache::{Folio, PageCache};
@@ -23,6 +25,7 @@ use luosim_luo::{FileId, Memory};
 use luosim_physmem::Ram;
 
 use crate::socket::Sockets;
+use crate::test_file::TestTable;
 
 /// All files of one kernel.
 #[derive(Debug, Default)]
@@ -31,6 +34,8 @@ pub struct Files {
     pub table: FileTable,
     /// Inodes of memory files.
     pub inodes: InodeTable,
+    /// Test files.
+    pub tests: TestTable,
     sockets: Sockets,
 }
 
@@ -51,6 +56,7 @@ impl Files {
             let Some(open) = self.table.put(file) else { continue };
             match open.kind {
                 FileKind::Shmem(inode) => self.inodes.put(ram, inode),
+                FileKind::Test(id) => self.tests.put(id),
                 FileKind::Socket(end) => work.extend(self.sockets.close(end)),
                 _ => {}
             }

@@ -140,6 +140,12 @@ impl<H: Host> Luo<H> {
         self.flbs.register(index, ops)
     }
 
+    /// FLBs that are registered.
+    #[must_use]
+    pub fn flb_count(&self) -> usize {
+        self.flbs.count()
+    }
+
     fn handler_named(&self, name: &[u8]) -> Option<HandlerIndex> {
         self.handlers.iter().position(|handler| handler.compatible().as_bytes() == name).map(HandlerIndex)
     }

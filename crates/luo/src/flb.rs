@@ -87,6 +87,10 @@ impl<H: Host> FlbRegistry<H> {
         Ok(())
     }
 
+    pub(crate) fn count(&self) -> usize {
+        self.flbs.len()
+    }
+
     fn of(&self, handler: HandlerIndex) -> Vec<usize> {
         (0..self.flbs.len()).filter(|index| self.flbs[*index].handlers.contains(&handler)).collect()
     }

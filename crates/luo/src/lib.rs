@@ -28,6 +28,7 @@ mod name;
 mod ops;
 mod reboot;
 mod session;
+pub mod test_flbs;
 
 pub use boot::{BootPanic, LuoConfig};
 pub use event::{Event, FinishCause};

@@ -5,10 +5,12 @@ use luosim_abi::quirk::{Quirk, Quirks};
 use luosim_abi::release::{Release, ReleaseId};
 use luosim_files::Files;
 use luosim_files::memfd::MemfdHandler;
+use luosim_files::test_file::TestHandler;
 use luosim_kho::log::KernelLog;
 use luosim_kho::tracker::Tally;
 use luosim_kho::{BootParams, Handover, Kho, KhoConfig};
-use luosim_luo::{Carried, Luo, LuoConfig, Memory};
+use luosim_luo::test_flbs::TestFlbs;
+use luosim_luo::{Carried, FileHandler, Luo, LuoConfig, Memory};
 use luosim_physmem::{PhysMem, Ram};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -133,6 +135,24 @@ pub struct BootReport {
 /// A kernel that booted, or the memory and log of one that panicked.
 type Booted = Result<Kernel, (PhysMem, KernelLog, String)>;
 
+/// The handlers of a kernel, each with the test FLBs if they are built in.
+fn register_handlers(luo: &mut Luo<Core>, core: &mut Core, memfd: Rc<MemfdHandler>, parameters: &Parameters) {
+    let flbs = TestFlbs::new();
+    let mut handlers: Vec<Rc<dyn FileHandler<Core>>> = vec![memfd];
+    if parameters.test_files {
+        handlers.push(Rc::new(TestHandler));
+    }
+    for handler in handlers {
+        let name = handler.compatible();
+        luo.register_handler(handler).expect("every handler has a name of its own");
+        if parameters.test_flbs
+            && let Err(refusal) = flbs.bind(luo, core, name)
+        {
+            core.log.warn(format!("liveupdate test: {}", refusal.reason));
+        }
+    }
+}
+
 impl Kernel {
     /// Builds a kernel from a memory and the two pairs: nothing else crosses.
     fn boot(
@@ -162,15 +182,16 @@ impl Kernel {
                 return Err((ram.into_mem(), log, format!("{panic} ({})", panic.refusal.reason)));
             }
         };
-        if luo.enabled() {
-            let handler = Rc::new(MemfdHandler::new(release.memfd, quirks));
-            luo.register_handler(handler).expect("it is the first handler");
-        }
         let (files, released, events) = (Files::default(), Vec::new(), Vec::new());
-        let core = Core { ram, kho, log, files, released, events };
+        let mut core = Core { ram, kho, log, files, released, events };
+        if luo.enabled() {
+            let memfd = Rc::new(MemfdHandler::new(release.memfd, quirks));
+            register_handlers(&mut luo, &mut core, memfd, &parameters);
+        }
+        let test_files = parameters.test_files;
         let cmdline = options.cmdline.clone();
         let (processes, image, tmpfs) = (BTreeMap::new(), None, BTreeMap::new());
-        Ok(Self { release, quirks, cmdline, core, luo, processes, image, tmpfs })
+        Ok(Self { release, quirks, cmdline, test_files, core, luo, processes, image, tmpfs })
     }
 
     fn outcome(&self) -> Outcome {

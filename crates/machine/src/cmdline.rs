@@ -1,5 +1,8 @@
 //! The kernel parameters that concern live update: `kho=`, `liveupdate=`, `kho_scratch=`.
 //!
+//! Two more stand for build options and modules that a stock kernel has no parameter for: `liveupdate_test=`
+//! (`CONFIG_LIVEUPDATE_TEST`) and `luosim_test=` (test files, `luosim_files::test_file`); both are off by default.
+//!
 //! All three are early parameters. A value that does not parse leaves the setting as it was and is logged as
 //! a malformed early option; of several good ones the last wins. Other words are kept and ignored.
 
@@ -15,11 +18,16 @@ pub struct Parameters {
     pub liveupdate: bool,
     /// `kho_scratch=`.
     pub scratch: ScratchSpec,
+    /// `liveupdate_test=`: the kernel's three test FLBs.
+    pub test_flbs: bool,
+    /// `luosim_test=`: luosim's test files.
+    pub test_files: bool,
 }
 
 impl Default for Parameters {
     fn default() -> Self {
-        Self { kho: true, liveupdate: false, scratch: ScratchSpec::default() }
+        let scratch = ScratchSpec::default();
+        Self { kho: true, liveupdate: false, scratch, test_flbs: false, test_files: false }
     }
 }
 
@@ -57,6 +65,8 @@ impl Parameters {
         match name {
             "kho" => boolean(value).map(|on| self.kho = on).is_some(),
             "liveupdate" => boolean(value).map(|on| self.liveupdate = on).is_some(),
+            "liveupdate_test" => boolean(value).map(|on| self.test_flbs = on).is_some(),
+            "luosim_test" => boolean(value).map(|on| self.test_files = on).is_some(),
             "kho_scratch" => match ScratchSpec::parse(value) {
                 Some(spec) => {
                     log.info(spec.announce());

@@ -43,6 +43,7 @@ pub struct Kernel {
     release: &'static Release,
     quirks: Quirks,
     cmdline: String,
+    test_files: bool,
     core: Core,
     luo: Luo<Core>,
     processes: BTreeMap<Pid, Process>,

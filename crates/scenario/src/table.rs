@@ -95,6 +95,9 @@ const QUIRKS_OFF: Param = opt("quirks-off", Kind::Quirks, "quirks of the release
 const RELEASE: Param = pos("release", Kind::Release, "the release");
 const FATES: Kind = Kind::Word(&["retrieved", "finished", "preserved", "lost"]);
 const OUTCOMES: Kind = Kind::Word(&["handover", "cold", "luo-off", "panic"]);
+const CALLBACKS: Kind = Kind::Word(&["can_preserve", "preserve", "freeze", "retrieve", "can_finish"]);
+const ERRNOS: Kind =
+    Kind::Word(&["EIO", "EAGAIN", "EBUSY", "EINVAL", "ENOMEM", "EPERM", "ENODEV", "EOPNOTSUPP"]);
 const WHENCE: Kind = Kind::Word(&["set", "cur", "end", "data", "hole"]);
 
 macro_rules! operations {
@@ -145,6 +148,9 @@ operations! {
     SetFlags "set-flags" process "fcntl(F_SETFL)" [FD, pos("flags", Kind::Flags(OPEN_FLAGS), "the status flags")];
     Nofile "nofile" process "setrlimit(RLIMIT_NOFILE)" [pos("limit", Kind::Number(0, 1 << 30), "the limit")];
     Setuid "setuid" process "setuid(2)" [pos("uid", U32, "the user")];
+
+    Fault "fault" process "tells the handler of a test file (/dev/luosim-test, kernel parameter `luosim_test=on`) to fail"
+        [FD, must("in", CALLBACKS, "the callback that fails"), opt("errno", ERRNOS, "what it fails with; default `EIO`"), opt("times", Kind::Number(0, 0xffff), "how often; default always, 0 ends it")];
 
     Read "read" process "read(2), or pread(2) with `at`"
         [FD, LEN, opt("at", Kind::Size, "offset; without it the position is used and moved"), SEED, TEXT, HEX, opt("result", U64, "bytes that must be read")];

@@ -1,10 +1,11 @@
 //! `open(2)` and the calls that make other descriptors.
 //!
-//! The tree has `/dev/liveupdate` (when LUO is on), `/dev/null`, `/dev/zero`, a tmpfs on `/tmp`, and a few
-//! files of `/proc`. Everything else is missing.
+//! The tree has `/dev/liveupdate` (when LUO is on), `/dev/null`, `/dev/zero`, a tmpfs on `/tmp`, a few
+//! files of `/proc`, and `/dev/luosim-test` when test files are on. Everything else is missing.
 
 use luosim_abi::{Errno, KResult, ioctl};
 use luosim_files::shmem::{MFD_CLOEXEC, MFD_HUGETLB, Seals};
+use luosim_files::test_file::{Callback, Fault, TEST_PATH, TestFile};
 use luosim_files::{FileKind, Shmem, ShmemKind, flags};
 
 use crate::process::{Descriptor, Pid};
@@ -58,6 +59,7 @@ impl Machine {
             let path_only = open_flags & flags::PATH != 0;
             match kind {
                 FileKind::Shmem(inode) => kernel.core.files.inodes.get_ref(inode),
+                FileKind::Test(id) => kernel.core.files.tests.get_ref(id),
                 FileKind::Device if !path_only => kernel.luo.open_device(&mut kernel.core)?,
                 FileKind::Session(_) | FileKind::EventFd | FileKind::Epoll | FileKind::Socket(_) => {
                     return Err(Errno::ENXIO.because(format!("{} cannot be opened by a path", kind.text())));
@@ -166,6 +168,20 @@ impl Machine {
         })
     }
 
+    /// Tells the handler of a test file to fail in a callback.
+    ///
+    /// # Errors
+    /// EBADF; ENOTTY: no test file.
+    pub fn set_fault(&mut self, pid: Pid, fd: i32, callback: Callback, fault: Fault) -> KResult<()> {
+        self.call(pid, |kernel| match kernel.kind(kernel.file(pid, fd)?) {
+            FileKind::Test(id) => {
+                kernel.core.files.tests.get_mut(id).set_fault(callback, fault);
+                Ok(())
+            }
+            kind => Err(Errno::ENOTTY.because(format!("{} has no faults", kind.text()))),
+        })
+    }
+
     /// `unlink(2)` on tmpfs.
     ///
     /// # Errors
@@ -215,6 +231,8 @@ impl Kernel {
         let kind = match path {
             ioctl::DEVICE_PATH => return self.resolve_device(pid, open_flags, made),
             "/dev/null" => FileKind::Null,
+            // Made below, when nothing can refuse the open any more.
+            TEST_PATH if self.test_files => FileKind::Null,
             "/dev/zero" => FileKind::Zero,
             "/proc/self/status" | "/proc/cmdline" | "/proc/self/maps" => FileKind::Proc,
             "/tmp" | "/" | "/dev" | "/proc" if open_flags & flags::TMPFILE != flags::TMPFILE => {
@@ -230,6 +248,9 @@ impl Kernel {
         }
         if kind == FileKind::Directory && open_flags & flags::ACCMODE != flags::RDONLY {
             return Err(Errno::EISDIR.because(format!("{path} is a directory")));
+        }
+        if path == TEST_PATH {
+            return Ok(FileKind::Test(self.core.files.tests.create(TestFile::default())));
         }
         Ok(kind)
     }

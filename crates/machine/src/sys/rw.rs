@@ -3,6 +3,7 @@
 use luosim_abi::quirk::Quirk;
 use luosim_abi::{Errno, KResult};
 use luosim_files::shmem::{MAX_SIZE, Seals, Whence};
+use luosim_files::test_file::TEST_PATH;
 use luosim_files::{FileKind, InodeId, ShmemKind, flags};
 use luosim_luo::FileId;
 
@@ -79,6 +80,7 @@ impl Kernel {
     fn read_file(&mut self, file: FileId, at: u64, buf: &mut [u8]) -> KResult<usize> {
         match self.kind(file) {
             FileKind::Shmem(inode) => Ok(self.core.files.inodes.get(inode).read_at(&self.core.ram, at, buf)),
+            FileKind::Test(id) => Ok(self.core.files.tests.get(id).read_at(at, buf)),
             FileKind::Null => Ok(0),
             FileKind::Zero => {
                 buf.fill(0);
@@ -96,6 +98,7 @@ impl Kernel {
                 let core = &mut self.core;
                 core.files.inodes.get_mut(inode).write_at(&mut core.ram, at, bytes, window)
             }
+            FileKind::Test(id) => self.core.files.tests.get_mut(id).write_at(at, bytes),
             FileKind::Null | FileKind::Zero => Ok(bytes.len()),
             kind => Err(wrong(kind, Errno::EINVAL, "written")),
         }
@@ -391,6 +394,10 @@ impl Kernel {
             FileKind::Proc => other(S_IFREG | 0o444),
             FileKind::Directory => other(S_IFDIR | 0o755),
             FileKind::HugetlbMemfd => other(S_IFREG | 0o777),
+            FileKind::Test(id) => {
+                let size = step(self.core.files.tests.get(id).contents().len());
+                Stat { ino: 2 + u64::from(id.0), size, ..other(S_IFREG | 0o600) }
+            }
         }
     }
 
@@ -417,6 +424,7 @@ impl Kernel {
             FileKind::Proc => b"/proc/self/status".to_vec(),
             FileKind::Directory => b"/tmp".to_vec(),
             FileKind::HugetlbMemfd => b"/memfd: (deleted)".to_vec(),
+            FileKind::Test(_) => TEST_PATH.as_bytes().to_vec(),
         })
     }
 }

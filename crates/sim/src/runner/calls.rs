@@ -3,6 +3,7 @@
 use luosim_abi::{Errno, KResult};
 use luosim_files::FileKind;
 use luosim_files::shmem::{Seals, Whence};
+use luosim_files::test_file::{Callback, Fault};
 use luosim_machine::process::Pid;
 use luosim_machine::{ImageKind, address_space::Protection};
 use luosim_scenario::{Call, Op};
@@ -31,6 +32,19 @@ fn done(count: usize) -> i64 {
 /// A session name as the call gives it: bytes, or text.
 fn name_of(call: &Call) -> Vec<u8> {
     call.bytes("hex").map_or_else(|| call.text("name").unwrap_or("").as_bytes().to_vec(), <[u8]>::to_vec)
+}
+
+fn callback(call: &Call) -> Callback {
+    let name = call.text("in").unwrap_or("");
+    Callback::ALL.into_iter().find(|callback| callback.name() == name).expect("checked with the document")
+}
+
+/// The fault of a call; without a count it stays for ever.
+fn fault(call: &Call) -> Fault {
+    let name = call.text("errno").unwrap_or("EIO");
+    let errno = Errno::ALL.iter().find(|errno| errno.name() == name).expect("checked with the document");
+    let times = call.u64("times").and_then(|times| u16::try_from(times).ok()).unwrap_or(u16::MAX);
+    Fault { errno: *errno, times }
 }
 
 impl Runner<'_> {
@@ -317,6 +331,7 @@ impl Runner<'_> {
         let socket = self.fd(process, call, "socket");
         let machine = self.on();
         match call.op {
+            Op::Fault => machine.set_fault(pid, fd, callback(call), fault(call))?,
             Op::Close => machine.close(pid, fd)?,
             Op::Dup2 => return machine.dup2(pid, fd, onto).map(i64::from),
             Op::SendFd => machine.send_fds(pid, socket, &[fd])?,
