@@ -40,6 +40,8 @@ struct Incoming {
     data: Option<u64>,
     error: Option<Errno>,
     finished: bool,
+    /// The kernel's reference counter warns once, and stays saturated.
+    underflowed: bool,
 }
 
 struct Flb<H: Host> {
@@ -223,6 +225,12 @@ impl<H: Host> FlbRegistry<H> {
     fn put_incoming_one(&mut self, host: &mut H, index: usize) {
         let flb = &mut self.flbs[index];
         let Some(left) = flb.incoming.count.checked_sub(1) else {
+            if !std::mem::replace(&mut flb.incoming.underflowed, true) {
+                let name = flb.ops.compatible();
+                let text =
+                    format!("luo: the count of FLB '{name}' underflows: never retrieved, so not finished");
+                host.memory().log.warn(text);
+            }
             return;
         };
         flb.incoming.count = left;
@@ -235,7 +243,8 @@ impl<H: Host> FlbRegistry<H> {
                 flb.ops.clone().finish(host, data);
             }
             None => {
-                let text = format!("luo: FLB '{}' was never retrieved; not finished", flb.ops.compatible());
+                let text =
+                    format!("luo: FLB '{}' could not be retrieved; not finished", flb.ops.compatible());
                 host.memory().log.warn(text);
             }
         }

@@ -1,0 +1,6 @@
+//! The orchestrator alone, with handlers and objects made for the tests.
+
+mod flb;
+mod freeze;
+mod recorder;
+mod world;

@@ -1,0 +1,126 @@
+//! A kernel of nothing but memory, KHO and LUO, and processes whose descriptor *n* is file *n*.
+
+use luosim_abi::KResult;
+use luosim_abi::release::ReleaseId;
+use luosim_kho::log::KernelLog;
+use luosim_kho::scratch::ScratchSpec;
+use luosim_kho::{BootParams, Kho, KhoConfig};
+use luosim_luo::{Caller, Event, FileId, Host, Luo, LuoConfig, Memory, SessionKey};
+use luosim_physmem::{PhysMem, Ram};
+
+pub(crate) struct World {
+    pub(crate) ram: Ram,
+    pub(crate) kho: Kho,
+    pub(crate) log: KernelLog,
+    sessions: Vec<SessionKey>,
+}
+
+impl Host for World {
+    fn memory(&mut self) -> Memory<'_> {
+        Memory { ram: &mut self.ram, kho: &mut self.kho, log: &mut self.log }
+    }
+
+    fn file_get(&mut self, _: FileId) {}
+
+    fn file_put(&mut self, _: FileId) {}
+
+    fn open_session(&mut self, key: SessionKey) -> KResult<FileId> {
+        self.sessions.push(key);
+        Ok(FileId(0))
+    }
+
+    fn emit(&mut self, _: Event) {}
+}
+
+/// A process whose memory is one structure and whose descriptor *n* is file *n*.
+struct Process(Vec<u8>);
+
+impl Caller for Process {
+    fn read(&self, addr: u64, buf: &mut [u8]) -> KResult<()> {
+        let at = usize::try_from(addr).expect("small");
+        buf.copy_from_slice(&self.0[at..at + buf.len()]);
+        Ok(())
+    }
+
+    fn write(&mut self, addr: u64, bytes: &[u8]) -> KResult<()> {
+        let at = usize::try_from(addr).expect("small");
+        self.0[at..at + bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn reserve_fd(&mut self) -> KResult<i32> {
+        Ok(0)
+    }
+
+    fn cancel_fd(&mut self, _: i32) {}
+
+    fn install_fd(&mut self, _: i32, _: FileId) {}
+
+    fn lookup_fd(&self, fd: i32) -> KResult<FileId> {
+        Ok(FileId(u32::try_from(fd).expect("positive")))
+    }
+}
+
+/// A cold boot.
+pub(crate) fn boot(release: ReleaseId) -> (World, Luo<World>) {
+    boot_on(release, PhysMem::anonymous(64 << 20).expect("room"), None)
+}
+
+/// A boot on a memory, and what the kernel before left in it.
+pub(crate) fn boot_on(
+    release: ReleaseId,
+    memory: PhysMem,
+    params: Option<BootParams>,
+) -> (World, Luo<World>) {
+    let release = release.release();
+    let mut ram = Ram::new(memory);
+    let mut log = KernelLog::default();
+    let config = KhoConfig { release, enabled: true, scratch: ScratchSpec::default(), debug: true };
+    let kho = Kho::boot(&mut ram, &mut log, config, params);
+    let mut world = World { ram, kho, log, sessions: Vec::new() };
+    let config = LuoConfig { release, quirks: release.quirks, requested: true };
+    let luo = Luo::boot(&mut world.memory(), config).expect("nothing bad came");
+    (world, luo)
+}
+
+fn named(code: u32, luo: &mut Luo<World>, world: &mut World, name: &[u8]) -> KResult<SessionKey> {
+    let mut argument = vec![0; 72];
+    argument[0] = 72;
+    argument[8..8 + name.len()].copy_from_slice(name);
+    luo.device_ioctl(world, &mut Process(argument), code, 0)?;
+    Ok(*world.sessions.last().expect("opened"))
+}
+
+/// CREATE_SESSION of a new name.
+pub(crate) fn create(luo: &mut Luo<World>, world: &mut World, name: &[u8]) -> SessionKey {
+    named(0xBA00, luo, world, name).expect("a new name")
+}
+
+/// RETRIEVE_SESSION; the device is opened before, which reads what came.
+pub(crate) fn take(luo: &mut Luo<World>, world: &mut World, name: &[u8]) -> SessionKey {
+    if luo.open_device(world).is_ok() {
+        luo.release_device();
+    }
+    named(0xBA01, luo, world, name).expect("carried")
+}
+
+/// PRESERVE_FD of a file under its own number as token.
+pub(crate) fn try_preserve(
+    luo: &mut Luo<World>,
+    world: &mut World,
+    session: SessionKey,
+    file: u8,
+) -> KResult<()> {
+    let argument = vec![16, 0, 0, 0, file, 0, 0, 0, file, 0, 0, 0, 0, 0, 0, 0];
+    luo.session_ioctl(world, &mut Process(argument), session, 0xBA40, 0)
+}
+
+/// [`try_preserve`] that must succeed.
+pub(crate) fn preserve(luo: &mut Luo<World>, world: &mut World, session: SessionKey, file: u8) {
+    try_preserve(luo, world, session, file).expect("taken");
+}
+
+/// FINISH.
+pub(crate) fn finish(luo: &mut Luo<World>, world: &mut World, session: SessionKey) -> KResult<()> {
+    luo.session_ioctl(world, &mut Process(vec![8, 0, 0, 0, 0, 0, 0, 0]), session, 0xBA42, 0)
+}
