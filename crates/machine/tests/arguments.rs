@@ -4,6 +4,7 @@ use luosim_abi::release::ReleaseId;
 use luosim_machine::{BootOptions, Machine};
 use luosim_physmem::PhysMem;
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 
 fn machine(release: ReleaseId, cmdline: &str) -> Machine {
     let mut machine = Machine::new(PhysMem::anonymous(64 << 20).expect("room"));
@@ -12,6 +13,11 @@ fn machine(release: ReleaseId, cmdline: &str) -> Machine {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig {
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
+        ..ProptestConfig::default()
+    })]
+
     #[test]
     fn any_argument_is_answered(
         calls in prop::collection::vec((any::<bool>(), 0u32..0x100, any::<bool>(), prop::collection::vec(any::<u8>(), 0..100), 0u32..200), 1..20),
