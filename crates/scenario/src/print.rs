@@ -1,6 +1,6 @@
 //! Writing a scenario as a document that reads back as the same scenario.
 
-use kdl::{KdlDocument, KdlEntry, KdlNode, KdlValue};
+use kdl::{KdlDocument, KdlEntry, KdlEntryFormat, KdlNode, KdlValue};
 
 use crate::step::{Call, DEFAULT_MEMORY, Scenario, Step, Value};
 use crate::table::Kind;
@@ -10,9 +10,9 @@ use crate::table::Kind;
 pub fn print(scenario: &Scenario) -> String {
     let mut document = KdlDocument::new();
     let mut header = KdlNode::new("scenario");
-    header.push(KdlEntry::new(scenario.name.as_str()));
+    header.push(entry(None, scenario.name.as_str()));
     if !scenario.about.is_empty() {
-        header.push(KdlEntry::new_prop("about", scenario.about.as_str()));
+        header.push(entry(Some("about"), scenario.about.as_str()));
     }
     document.nodes_mut().push(header);
     if scenario.memory != DEFAULT_MEMORY {
@@ -30,7 +30,7 @@ pub fn print(scenario: &Scenario) -> String {
             Step::Process { process, call } => {
                 if open != Some(process) {
                     let mut block = KdlNode::new("process");
-                    block.push(KdlEntry::new(process.as_str()));
+                    block.push(entry(None, process.as_str()));
                     *block.children_mut() = Some(KdlDocument::new());
                     document.nodes_mut().push(block);
                     open = Some(process);
@@ -44,6 +44,45 @@ pub fn print(scenario: &Scenario) -> String {
     document.to_string()
 }
 
+/// An argument, or a property if it has a name.
+fn entry(name: Option<&str>, value: impl Into<KdlValue>) -> KdlEntry {
+    let value = value.into();
+    let repr = value.as_string().filter(|text| text.chars().any(odd)).map(quoted);
+    let mut entry = match name {
+        Some(name) => KdlEntry::new_prop(name, value),
+        None => KdlEntry::new(value),
+    };
+    if let Some(value_repr) = repr {
+        let leading = String::from(" ");
+        entry.set_format(KdlEntryFormat { value_repr, leading, autoformat_keep: true, ..Default::default() });
+    }
+    entry
+}
+
+/// Characters that end a line or may not stand in a document, and that the library prints as they are.
+fn odd(letter: char) -> bool {
+    matches!(letter,
+        '\0'..='\u{1f}'
+        | '\u{7f}'..='\u{9f}'
+        | '\u{200e}'..='\u{200f}'
+        | '\u{2028}'..='\u{202e}'
+        | '\u{2066}'..='\u{2069}'
+        | '\u{feff}')
+}
+
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for letter in text.chars() {
+        match letter {
+            '"' | '\\' => out.extend(['\\', letter]),
+            _ if odd(letter) => out.extend(letter.escape_unicode()),
+            _ => out.push(letter),
+        }
+    }
+    out.push('"');
+    out
+}
+
 fn node(call: &Call) -> KdlNode {
     let spec = call.op.spec();
     let mut node = KdlNode::new(spec.name);
@@ -55,9 +94,9 @@ fn node(call: &Call) -> KdlNode {
         };
         let value = kdl_value(param.kind, value);
         node.push(if param.positional && in_order {
-            KdlEntry::new(value)
+            entry(None, value)
         } else {
-            KdlEntry::new_prop(param.name, value)
+            entry(Some(param.name), value)
         });
     }
     if let Some(errno) = call.error {

@@ -4,6 +4,7 @@ use luosim_abi::{Errno, KResult};
 use luosim_physmem::{PAGE_SIZE, Ram};
 
 use super::{MAX_SIZE, Seals, Shmem};
+use crate::page_cache::Folio;
 
 /// Allocate without growing the file.
 const KEEP_SIZE: u32 = 1;
@@ -69,7 +70,7 @@ impl Shmem {
 
     fn remove_pages(&mut self, ram: &mut Ram, first: u64, end: u64) {
         for edge in [first, end] {
-            let inside = |folio: &super::Folio| edge & (folio.order.pages() - 1) != 0;
+            let inside = |folio: &Folio| edge & (folio.order.pages() - 1) != 0;
             if let Some(folio) = self.cache.get(edge).filter(inside) {
                 ram.frames.split_allocated(folio.head);
                 self.cache.split(edge);
@@ -95,13 +96,17 @@ impl Shmem {
             return Err(Errno::EINVAL.because(format!("a range of {len} bytes at {offset} is no range")));
         };
         let hole = mode & PUNCH_HOLE != 0;
-        if mode & !(KEEP_SIZE | PUNCH_HOLE) != 0 || mode & !KNOWN != 0 || hole && mode & KEEP_SIZE == 0 {
-            return Err(
-                Errno::EOPNOTSUPP.because(format!("memory files do not know fallocate mode {mode:#x}"))
-            );
+        let unknown =
+            || Errno::EOPNOTSUPP.because(format!("memory files do not know fallocate mode {mode:#x}"));
+        // Modes that no file system has, and those that only this one lacks: the range is looked at between.
+        if mode & !KNOWN != 0 || hole && mode & KEEP_SIZE == 0 {
+            return Err(unknown());
         }
         let end = start.checked_add(bytes).filter(|end| *end <= MAX_SIZE);
         let end = end.ok_or_else(|| Errno::EFBIG.because("the range ends beyond 2^63 - 1"))?;
+        if mode & !(KEEP_SIZE | PUNCH_HOLE) != 0 {
+            return Err(unknown());
+        }
         if self.frozen {
             return Err(self.frozen_refusal("its layout may not change"));
         }
@@ -126,14 +131,25 @@ impl Shmem {
             return Err(Errno::ENOSPC.because("no free pages for the range"));
         }
         for index in first..pages {
-            if self.cache.get(index).is_none() {
-                self.allocate(ram, index, pages, false)?;
+            match self.cache.get(index) {
+                None => {
+                    self.allocate(ram, index, pages, false)?;
+                }
+                // Allocated twice: the kernel finds the page again and zeroes it for good.
+                Some(folio) if !folio.uptodate => self.clear(ram, index, folio),
+                Some(_) => {}
             }
         }
         if mode & KEEP_SIZE == 0 && end > self.size {
             self.size = end;
         }
         Ok(())
+    }
+
+    /// Zeroes a folio that was allocated but never used; it is valid from now on.
+    fn clear(&mut self, ram: &mut Ram, index: u64, folio: Folio) {
+        ram.mem.fill(folio.head.addr(), folio.order.bytes(), 0).expect("folios lie in memory");
+        self.cache.mark(index, true, folio.dirty);
     }
 
     /// `madvise(MADV_REMOVE)` on a mapping of the file: punches a hole.
