@@ -66,7 +66,7 @@ pub(crate) struct ListArguments {
     files: Vec<PathBuf>,
 }
 
-fn release(text: &str) -> Result<ReleaseId, String> {
+pub(crate) fn release(text: &str) -> Result<ReleaseId, String> {
     ReleaseId::from_name(text).ok_or_else(|| {
         let known: Vec<&str> = RELEASES.iter().map(|release| release.name).collect();
         format!("luosim knows the releases {}", known.join(", "))
@@ -81,7 +81,7 @@ fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Ending> {
 }
 
 /// Writes to standard output; a reader that went away ends the command, which is no error.
-fn print(text: &str) {
+pub(crate) fn print(text: &str) {
     let mut out = anstream::stdout();
     if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
         std::process::exit(0);

@@ -7,6 +7,8 @@
 #![forbid(unsafe_code)]
 
 mod commands;
+mod ctl;
+mod exec;
 mod files;
 mod render;
 
@@ -44,6 +46,10 @@ enum Command {
     Check(commands::CheckArguments),
     /// List scenarios with one line each
     List(commands::ListArguments),
+    /// Run a program with an emulated /dev/liveupdate, over simulated kexecs
+    Exec(Box<exec::ExecArguments>),
+    /// Look at a run of `luosim exec`, or make its machine jump
+    Ctl(ctl::CtlArguments),
 }
 
 /// How the command ends.
@@ -55,21 +61,28 @@ enum Ending {
     OwnFault = 3,
 }
 
+impl From<Ending> for ExitCode {
+    fn from(ending: Ending) -> Self {
+        Self::from(ending as u8)
+    }
+}
+
 fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("LUOSIM_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     // A closed pipe ends the command quietly; a panic is our own fault and has its own exit code.
     let outcome = std::panic::catch_unwind(|| match Arguments::parse().command {
-        Command::Run(arguments) => commands::run(&arguments),
-        Command::Check(arguments) => commands::check(&arguments),
-        Command::List(arguments) => commands::list(&arguments),
+        Command::Run(arguments) => commands::run(&arguments).into(),
+        Command::Check(arguments) => commands::check(&arguments).into(),
+        Command::List(arguments) => commands::list(&arguments).into(),
+        Command::Exec(arguments) => exec::exec(&arguments),
+        Command::Ctl(arguments) => ctl::ctl(&arguments).into(),
     });
-    let ending = outcome.unwrap_or_else(|_| {
+    outcome.unwrap_or_else(|_| {
         anstream::eprintln!(
             "luosim: this is a bug in luosim; please report it with the scenario that shows it"
         );
-        Ending::OwnFault
-    });
-    ExitCode::from(ending as u8)
+        Ending::OwnFault.into()
+    })
 }

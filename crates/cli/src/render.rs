@@ -10,11 +10,11 @@ use luosim_sim::transcript::LedgerLine;
 use luosim_sim::{Record, Report};
 use miette::{LabeledSpan, MietteDiagnostic, NamedSource};
 
-const BOLD: Style = Style::new().bold();
-const DIM: Style = Style::new().dimmed();
+pub(crate) const BOLD: Style = Style::new().bold();
+pub(crate) const DIM: Style = Style::new().dimmed();
 const GOOD: Style = AnsiColor::Green.on_default();
 const BAD: Style = AnsiColor::Red.on_default().bold();
-const WARN: Style = AnsiColor::Yellow.on_default();
+pub(crate) const WARN: Style = AnsiColor::Yellow.on_default();
 
 /// How much of a transcript is shown.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,7 +25,7 @@ pub(crate) struct Detail {
     pub(crate) log: bool,
 }
 
-fn paint(style: Style, text: &str) -> String {
+pub(crate) fn paint(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
@@ -99,7 +99,7 @@ fn kexec(record: &Record) -> String {
     )
 }
 
-fn ledger(lines: &[LedgerLine]) -> String {
+pub(crate) fn ledger(lines: &[LedgerLine]) -> String {
     if lines.is_empty() {
         return format!("{}\n  no file was preserved\n", paint(BOLD, "== ledger"));
     }

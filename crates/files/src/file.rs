@@ -70,6 +70,8 @@ pub enum FileKind {
     HugetlbMemfd,
     /// A test file of luosim's own.
     Test(TestId),
+    /// A file of an outside program that no handler takes.
+    Foreign,
 }
 
 impl FileKind {
@@ -90,6 +92,7 @@ impl FileKind {
             Self::Directory => "a directory",
             Self::HugetlbMemfd => "a hugetlb memfd",
             Self::Test(_) => "a test file",
+            Self::Foreign => "a file of another type",
         }
     }
 }
@@ -174,6 +177,12 @@ impl FileTable {
     #[must_use]
     pub fn get(&self, file: FileId) -> &OpenFile {
         self.slots[index(file)].as_ref().expect("whoever has the id has a reference")
+    }
+
+    /// The description, if there is one with this id.
+    #[must_use]
+    pub fn find(&self, file: FileId) -> Option<&OpenFile> {
+        self.slots.get(index(file))?.as_ref()
     }
 
     /// The description, to change position or flags.

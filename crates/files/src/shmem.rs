@@ -4,6 +4,7 @@
 //! allocated, or preserved. While LUO holds a file it is *frozen*: its size and layout may not change, its
 //! contents may. Mirrors `mm/shmem.c` and `mm/memfd.c` as far as programs can tell.
 
+mod host;
 mod io;
 mod resize;
 mod seals;
@@ -13,6 +14,7 @@ use luosim_physmem::{FrameUse, Order, PAGE_SIZE, Ram};
 
 use crate::page_cache::{Folio, PageCache};
 
+pub use host::Backing;
 pub use io::Whence;
 pub use seals::{MFD_ALLOW_SEALING, MFD_CLOEXEC, MFD_EXEC, MFD_HUGETLB, MFD_NOEXEC_SEAL, Seals};
 
@@ -62,6 +64,8 @@ pub struct Shmem {
     cache: PageCache,
     /// Pages as `st_blocks` counts them.
     accounted: u64,
+    /// A file of a real program, whose pages are in memory only while LUO holds it.
+    host: Option<Backing>,
     refs: u32,
 }
 
@@ -254,6 +258,7 @@ impl InodeTable {
             writable_mappings: 0,
             cache: PageCache::default(),
             accounted: 0,
+            host: None,
             refs: 1,
         };
         if let Some(slot) = self.free.pop() {
@@ -279,6 +284,12 @@ impl InodeTable {
     /// As [`Self::get`].
     pub fn get_mut(&mut self, inode: InodeId) -> &mut Shmem {
         self.slots[index(inode)].as_mut().expect("whoever has the id has a reference")
+    }
+
+    /// The file, if there is one with this id.
+    #[must_use]
+    pub fn find(&self, inode: InodeId) -> Option<&Shmem> {
+        self.slots.get(index(inode))?.as_ref()
     }
 
     /// Files that exist.

@@ -157,6 +157,13 @@ impl<H: Host> Luo<H> {
         self.device_open = false;
     }
 
+    /// The session that holds the file with this identity, where the release keeps account of that.
+    #[must_use]
+    pub fn holder_of(&self, identity: Identity) -> Option<SessionKey> {
+        let handlers = (0..self.handlers.len()).map(HandlerIndex);
+        handlers.filter_map(|handler| self.owned.get(&(handler, identity))).map(|(key, _)| *key).next()
+    }
+
     fn session(&self, key: SessionKey) -> Option<&Session> {
         self.sessions.get(key.index())?.as_ref()
     }

@@ -174,6 +174,7 @@ impl Kernel {
             debug: options.kho_debug,
         };
         let mut kho = Kho::boot(&mut ram, &mut log, config, params);
+        ram.let_go_of_lost_files();
         let config = LuoConfig { release, quirks, requested: parameters.liveupdate };
         let mut luo = match Luo::boot(&mut Memory { ram: &mut ram, kho: &mut kho, log: &mut log }, config) {
             Ok(luo) => luo,

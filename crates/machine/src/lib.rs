@@ -17,6 +17,7 @@ pub mod cmdline;
 mod core;
 pub mod image;
 pub mod ledger;
+pub mod outside;
 pub mod process;
 pub mod sys;
 

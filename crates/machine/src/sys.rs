@@ -40,7 +40,7 @@ impl Kernel {
         Ok(descriptor.file)
     }
 
-    fn kind(&self, file: FileId) -> FileKind {
+    pub(crate) fn kind(&self, file: FileId) -> FileKind {
         self.core.files.table.get(file).kind
     }
 
@@ -60,7 +60,7 @@ impl Kernel {
 
 impl Machine {
     /// Runs a system call and what follows from it.
-    fn call<T>(&mut self, pid: Pid, body: impl FnOnce(&mut Kernel) -> KResult<T>) -> KResult<T> {
+    pub(crate) fn call<T>(&mut self, pid: Pid, body: impl FnOnce(&mut Kernel) -> KResult<T>) -> KResult<T> {
         let result = body(self.running()?);
         self.settle(pid);
         result

@@ -16,5 +16,5 @@ mod ram;
 
 pub use addr::{Order, PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr};
 pub use frames::{FrameState, FrameStats, FrameUse, Frames, FreeError, ReserveError};
-pub use mem::{AccessError, MemError, PhysMem};
+pub use mem::{AccessError, Adopted, HostFile, MemError, PhysMem};
 pub use ram::{POISON_ALLOC, POISON_FREE, Ram};

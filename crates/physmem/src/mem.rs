@@ -2,17 +2,23 @@
 //!
 //! Private memory is anonymous and not reserved by the host: a machine of a terabyte costs the pages it
 //! touches. Memory in a file is shared with whoever opens the file, so its bytes may change at any moment:
-//! they are only ever copied, by volatile accesses, and no Rust reference into the mapping is made. Every
-//! access is checked against the size in one place, `PhysMem::locate`.
+//! they are only ever copied, by volatile accesses, and no Rust reference into the mapping is made. Pages of a
+//! program's own file can be mapped in ([`PhysMem::adopt`]). Every access is checked against the size in one
+//! place, `PhysMem::locate`.
 #![expect(unsafe_code, reason = "the one module that touches the mapping")]
 
+mod adopted;
+
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 
 use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::addr::{PAGE_SIZE, PhysAddr};
+use crate::addr::{PAGE_SIZE, Pfn, PhysAddr};
+
+pub use adopted::{Adopted, HostFile};
 
 /// Smallest memory: 64 KiB.
 pub const MIN_LEN: u64 = 64 << 10;
@@ -63,6 +69,8 @@ pub struct PhysMem {
     map: MmapRaw,
     len: u64,
     backing: Backing,
+    /// Runs of host files that lie in memory, by their first frame.
+    adopted: BTreeMap<u64, Adopted>,
 }
 
 fn check_len(len: u64) -> Result<usize, MemError> {
@@ -87,7 +95,9 @@ impl PhysMem {
         let map = MmapRaw::from(map);
         // Sparse machines must not pay for huge pages they never asked for; a host without them says no.
         let _ = map.advise(Advice::NoHugePage);
-        Ok(Self { map, len, backing: Backing::Private })
+        // A child that the host forks off has no business in here.
+        let _ = map.advise(Advice::DontFork);
+        Ok(Self { map, len, backing: Backing::Private, adopted: BTreeMap::new() })
     }
 
     /// Memory in the file at `path`, made `len` bytes long; it keeps its contents.
@@ -101,7 +111,7 @@ impl PhysMem {
             File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(host)?;
         file.set_len(len).map_err(host)?;
         let map = MmapOptions::new().len(size).map_raw(&file).map_err(host)?;
-        Ok(Self { map, len, backing: Backing::File })
+        Ok(Self { map, len, backing: Backing::File, adopted: BTreeMap::new() })
     }
 
     /// Bytes of memory.
@@ -127,6 +137,10 @@ impl PhysMem {
     /// [`AccessError`]; nothing is copied.
     pub fn read(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<(), AccessError> {
         let from = self.locate(addr, len64(buf.len()))?;
+        if self.touches_adopted(addr, len64(buf.len())) {
+            self.read_adopted(addr, buf);
+            return Ok(());
+        }
         // SAFETY: `locate` proved that `buf.len()` bytes at `from` lie in the mapping, which lives as long as
         // `self`; `buf` is a Rust slice and cannot overlap a mapping that no reference points into. Private
         // memory changes only through `&mut self`; file memory may change under us, hence volatile.
@@ -144,7 +158,18 @@ impl PhysMem {
     /// # Errors
     /// [`AccessError`]; nothing is copied.
     pub fn write(&mut self, addr: PhysAddr, bytes: &[u8]) -> Result<(), AccessError> {
-        let to = self.locate(addr, len64(bytes.len()))?;
+        self.locate(addr, len64(bytes.len()))?;
+        if self.touches_adopted(addr, len64(bytes.len())) {
+            self.write_adopted(addr, bytes);
+        } else {
+            self.write_private(addr, bytes);
+        }
+        Ok(())
+    }
+
+    /// Stores to memory of our own. The range lies in memory.
+    fn write_private(&mut self, addr: PhysAddr, bytes: &[u8]) {
+        let to = self.locate(addr, len64(bytes.len())).expect("the caller located it");
         // SAFETY: as in `read`, with the directions exchanged; `&mut self` excludes other readers.
         unsafe {
             match self.backing {
@@ -152,7 +177,6 @@ impl PhysMem {
                 Backing::File => volatile_copy(bytes.as_ptr(), to, bytes.len()),
             }
         }
-        Ok(())
     }
 
     /// Reads a structure.
@@ -201,10 +225,26 @@ impl PhysMem {
     /// [`AccessError`]; nothing is written.
     pub fn fill(&mut self, addr: PhysAddr, len: u64, byte: u8) -> Result<(), AccessError> {
         let to = self.locate(addr, len)?;
+        if self.touches_adopted(addr, len) {
+            return self.fill_adopted(addr, len, byte);
+        }
         let count = usize::try_from(len).expect("locate proved that it fits in the mapping");
         // SAFETY: `locate` proved that `count` bytes at `to` lie in the mapping; `&mut self` excludes others.
         // Whole bytes are stored, so it does not matter that a file's other users may look meanwhile.
         unsafe { std::ptr::write_bytes(to, byte, count) };
+        Ok(())
+    }
+
+    /// [`Self::fill`] where some of the memory is a host file's.
+    fn fill_adopted(&mut self, addr: PhysAddr, len: u64, byte: u8) -> Result<(), AccessError> {
+        let piece = [byte; 4096];
+        let mut done = 0;
+        while done < len {
+            let step = (len - done).min(4096);
+            let at = addr.checked_add(done).expect("the caller located the whole");
+            self.write(at, &piece[..usize::try_from(step).expect("at most a page")])?;
+            done += step;
+        }
         Ok(())
     }
 
@@ -215,6 +255,11 @@ impl PhysMem {
     pub fn copy(&mut self, to: PhysAddr, from: PhysAddr, len: u64) -> Result<(), AccessError> {
         let source = self.locate(from, len)?;
         let target = self.locate(to, len)?;
+        if self.touches_adopted(from, len) || self.touches_adopted(to, len) {
+            let mut bytes = vec![0; usize::try_from(len).expect("it lies in memory")];
+            self.read(from, &mut bytes)?;
+            return self.write(to, &bytes);
+        }
         let count = usize::try_from(len).expect("locate proved that it fits in the mapping");
         // SAFETY: both ranges lie in the mapping; `copy` allows overlap; `&mut self` excludes others.
         unsafe { std::ptr::copy(source, target, count) };
@@ -244,6 +289,7 @@ impl PhysMem {
 
     /// Power off: every byte reads as zero afterwards, and the host has its pages back.
     pub fn discard_all(&mut self) {
+        self.disown(Pfn::new(0), self.len / PAGE_SIZE);
         if let Backing::Private = self.backing {
             // SAFETY: MADV_DONTNEED on a private anonymous mapping drops its pages; later accesses read
             // zeros. No Rust reference points into the mapping, so no one sees memory change behind one.

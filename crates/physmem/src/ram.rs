@@ -3,7 +3,7 @@
 //! In debug builds freed and freshly allocated frames are filled with a byte, so that a use after free shows.
 
 use crate::addr::{Order, Pfn};
-use crate::frames::{FrameUse, Frames, FreeError};
+use crate::frames::{FrameState, FrameUse, Frames, FreeError};
 use crate::mem::PhysMem;
 
 /// What freed frames are filled with in debug builds.
@@ -40,7 +40,7 @@ impl Ram {
 
     /// Allocates a block with undefined contents.
     pub fn alloc(&mut self, order: Order, purpose: FrameUse) -> Option<Pfn> {
-        let pfn = self.frames.alloc(order, purpose)?;
+        let pfn = self.alloc_for_adoption(order, purpose)?;
         if cfg!(debug_assertions) {
             self.fill(pfn, order, POISON_ALLOC);
         }
@@ -49,17 +49,37 @@ impl Ram {
 
     /// Allocates a block of zeros.
     pub fn alloc_zeroed(&mut self, order: Order, purpose: FrameUse) -> Option<Pfn> {
-        let pfn = self.frames.alloc(order, purpose)?;
+        let pfn = self.alloc_for_adoption(order, purpose)?;
         self.fill(pfn, order, 0);
         Some(pfn)
     }
 
-    /// Gives a block back.
+    /// Allocates a block that a host file's pages will be mapped over: nothing is written to it.
+    pub fn alloc_for_adoption(&mut self, order: Order, purpose: FrameUse) -> Option<Pfn> {
+        let pfn = self.frames.alloc(order, purpose)?;
+        // A page that a lost file of the previous kernel left here.
+        self.mem.disown(pfn, order.pages());
+        Some(pfn)
+    }
+
+    /// Lets go of every page of a host file that this kernel neither holds for its predecessor nor has in use.
+    pub fn let_go_of_lost_files(&mut self) {
+        for (first, pages) in self.mem.adopted_runs() {
+            let lost = |pfn: &u64| self.frames.state(Pfn::new(*pfn)) == FrameState::Free;
+            let gone: Vec<u64> = (first..first + pages).filter(lost).collect();
+            for run in gone.chunk_by(|before, after| before + 1 == *after) {
+                self.mem.disown(Pfn::new(run[0]), u64::try_from(run.len()).expect("a frame count"));
+            }
+        }
+    }
+
+    /// Gives a block back. Pages of a host file that lie in it are let go.
     ///
     /// # Errors
     /// [`FreeError`]: the frame is not the head of an allocated block.
     pub fn free(&mut self, pfn: Pfn) -> Result<Order, FreeError> {
         let order = self.frames.free(pfn)?;
+        self.mem.disown(pfn, order.pages());
         if cfg!(debug_assertions) {
             self.fill(pfn, order, POISON_FREE);
         }

@@ -10,7 +10,7 @@ use luosim_physmem::{PhysAddr, PhysMem};
 ///
 /// # Errors
 /// What the host says, with the path.
-pub(crate) fn write(
+pub fn write(
     folder: &Path,
     kernel: &str,
     memory: &PhysMem,

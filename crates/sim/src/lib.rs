@@ -6,7 +6,7 @@
 
 #![forbid(unsafe_code)]
 
-mod dump;
+pub mod dump;
 pub mod golden;
 pub mod pattern;
 mod runner;

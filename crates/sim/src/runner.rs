@@ -18,7 +18,7 @@ use luosim_physmem::PhysMem;
 use luosim_scenario::{Call, Op, Scenario, Step, Value};
 
 use crate::golden::Manifest;
-use crate::transcript::{LedgerLine, Record, Report, VERSION};
+use crate::transcript::{LedgerLine, Record, Report, VERSION, ledger_lines};
 
 /// How to run.
 #[derive(Debug, Default)]
@@ -256,18 +256,7 @@ impl Runner<'_> {
     }
 
     fn ledger(&self) -> Vec<LedgerLine> {
-        let entries = self.machine.as_ref().and_then(Machine::ledger).map(|ledger| ledger.entries());
-        entries
-            .unwrap_or_default()
-            .iter()
-            .map(|entry| LedgerLine {
-                generation: entry.generation,
-                session: entry.session.to_string(),
-                token: entry.token,
-                fate: entry.fate.word().to_owned(),
-                cause: entry.fate.cause().map(str::to_owned),
-            })
-            .collect()
+        self.machine.as_ref().and_then(Machine::ledger).map(ledger_lines).unwrap_or_default()
     }
 }
 

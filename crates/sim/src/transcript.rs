@@ -101,6 +101,19 @@ pub struct LedgerLine {
     pub cause: Option<String>,
 }
 
+/// A machine's ledger, line by line.
+#[must_use]
+pub fn ledger_lines(ledger: &luosim_machine::ledger::Ledger) -> Vec<LedgerLine> {
+    let line = |entry: &luosim_machine::ledger::Entry| LedgerLine {
+        generation: entry.generation,
+        session: entry.session.to_string(),
+        token: entry.token,
+        fate: entry.fate.word().to_owned(),
+        cause: entry.fate.cause().map(str::to_owned),
+    };
+    ledger.entries().iter().map(line).collect()
+}
+
 /// A whole run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {

@@ -105,7 +105,11 @@ impl MemfdHandler {
             return Ok((0, Descriptor::new_zeroed()));
         }
         let pages = self.pages(inode)?;
-        inode.fill_holes(memory.ram, pages)?;
+        if inode.host().is_some() {
+            inode.adopt(memory.ram, pages)?;
+        } else {
+            inode.fill_holes(memory.ram, pages)?;
+        }
         if !self.quirks.has(Quirk::FolioFlagsAtPreserve) {
             inode.make_uptodate(memory.ram);
         }

@@ -38,7 +38,7 @@ impl Machine {
     }
 
     /// The first open listed what came: what is missing, or unreadable, is lost.
-    fn after_device_open(&mut self, result: &KResult<i32>) {
+    pub(crate) fn after_device_open<T>(&mut self, result: &KResult<T>) {
         let Some(ledger) = &mut self.ledger else { return };
         match result {
             Ok(_) => ledger.listed("not found among the incoming sessions"),

@@ -57,7 +57,7 @@ impl Kernel {
         }
     }
 
-    fn window(&self) -> u64 {
+    pub(crate) fn write_window(&self) -> u64 {
         if self.quirks.has(Quirk::WriteWindowPage) { SMALL_WINDOW } else { WINDOW }
     }
 
@@ -92,7 +92,7 @@ impl Kernel {
     }
 
     fn write_file(&mut self, file: FileId, at: u64, bytes: &[u8]) -> KResult<usize> {
-        let window = self.window();
+        let window = self.write_window();
         match self.kind(file) {
             FileKind::Shmem(inode) => {
                 let core = &mut self.core;
@@ -393,6 +393,8 @@ impl Kernel {
             FileKind::Socket(_) => other(S_IFSOCK | 0o777),
             FileKind::Proc => other(S_IFREG | 0o444),
             FileKind::Directory => other(S_IFDIR | 0o755),
+            // Outside programs ask the host.
+            FileKind::Foreign => other(0),
             FileKind::HugetlbMemfd => other(S_IFREG | 0o777),
             FileKind::Test(id) => {
                 let size = step(self.core.files.tests.get(id).contents().len());
@@ -423,6 +425,7 @@ impl Kernel {
             FileKind::Socket(_) => b"socket:[1]".to_vec(),
             FileKind::Proc => b"/proc/self/status".to_vec(),
             FileKind::Directory => b"/tmp".to_vec(),
+            FileKind::Foreign => b"(outside)".to_vec(),
             FileKind::HugetlbMemfd => b"/memfd: (deleted)".to_vec(),
             FileKind::Test(_) => TEST_PATH.as_bytes().to_vec(),
         })

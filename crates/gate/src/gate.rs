@@ -1,0 +1,348 @@
+//! The kernel that programs talk to: the model, and what ties host descriptors to it.
+//!
+//! Each notified call is served to its end before the next is taken, so that everything happens in one order. Last
+//! closes are found by asking: of the session or file that a call is about, before it is served; of all, before
+//! anything that depends on how many there are, and before a kexec.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use luosim_abi::KResult;
+use luosim_files::FileKind;
+use luosim_luo::FileId;
+use luosim_machine::Machine;
+use luosim_machine::process::Pid;
+use rustc_hash::{FxHashMap, FxHashSet};
+use rustix::fs::{OFlags, SeekFrom, Stat, fcntl_getfl, fstat, seek};
+
+use crate::deed::{Answer, Deed, Served};
+use crate::memory::{Holes, HostInode, Known, host_inode};
+use crate::mounts::Handles;
+use crate::tag::{Tag, Tags};
+use crate::task::Task;
+
+/// Tasks kept open at most; the oldest knowledge is dropped with all the rest.
+const MAX_TASKS: usize = 512;
+/// Sessions asked after at each call, so that memory is given back even if nobody asks for them.
+const SWEEP: usize = 2;
+
+/// A session that has descriptors.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) file: FileId,
+    pub(crate) name: Vec<u8>,
+    /// Who used it last: held responsible for closing it.
+    pub(crate) user: Pid,
+}
+
+/// The open device.
+#[derive(Debug)]
+struct Device {
+    tag: Tag,
+    file: FileId,
+    user: Pid,
+}
+
+/// The node at `/dev/liveupdate`.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) file: File,
+    pub(crate) inode: HostInode,
+}
+
+/// What a program's descriptor is to us.
+#[derive(Debug)]
+pub(crate) enum Whose {
+    /// Not ours: the call runs natively.
+    Native,
+    Device(FileId),
+    Session(Tag, FileId),
+    /// A description of the device that cannot be, and why.
+    Refused(luosim_abi::Refusal),
+}
+
+/// Memory files that the kernel knows.
+#[derive(Debug, Default)]
+pub(crate) struct MemoryFiles {
+    pub(crate) known: FxHashMap<HostInode, Known>,
+    /// Held by LUO for the next kernel: the program's description, for its position.
+    pub(crate) held: BTreeMap<FileId, OwnedFd>,
+    /// Given back by LUO: the description to give again.
+    pub(crate) given: BTreeMap<FileId, OwnedFd>,
+    /// Every inode that was given back: their links have no name.
+    pub(crate) restored: FxHashSet<HostInode>,
+}
+
+/// The kernel and its ties to the host.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    pub(crate) machine: Machine,
+    pub(crate) tags: Tags,
+    pub(crate) sessions: BTreeMap<Tag, Session>,
+    pub(crate) files: MemoryFiles,
+    pub(crate) node: Option<Node>,
+    pub(crate) holes: Holes,
+    /// Whether programs have the user ids of the host, so that permissions mean something.
+    pub(crate) privileged: bool,
+    pub(crate) loader: crate::serve::image::Loader,
+    kexec_loaded: Option<File>,
+    device: Option<Device>,
+    names: FxHashMap<Vec<u8>, Vec<Tag>>,
+    seen: FxHashMap<(i32, i32), Tag>,
+    tasks: FxHashMap<i32, Rc<Task>>,
+    /// Where the sweep goes on.
+    next_sweep: Tag,
+    /// Calls served since the last look, if anybody looks.
+    deeds: Option<Vec<Served>>,
+}
+
+impl Gate {
+    pub(crate) fn new(
+        machine: Machine,
+        holes: Holes,
+        privileged: bool,
+        watched: bool,
+        loader: crate::serve::image::Loader,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            machine,
+            tags: Tags::new()?,
+            sessions: BTreeMap::new(),
+            files: MemoryFiles::default(),
+            node: None,
+            holes,
+            privileged,
+            loader,
+            kexec_loaded: None,
+            device: None,
+            names: FxHashMap::default(),
+            seen: FxHashMap::default(),
+            tasks: FxHashMap::default(),
+            next_sweep: Tag(0),
+            deeds: watched.then(Vec::new),
+        })
+    }
+
+    /// A generation has started: its device node and its files.
+    pub(crate) fn begin(&mut self, handles: &mut Handles) -> io::Result<()> {
+        self.node = match handles.device.take() {
+            Some(fd) => Some(Node { inode: host_inode(&fstat(&fd)?), file: File::from(fd) }),
+            None => None,
+        };
+        self.kexec_loaded = handles.kexec_loaded.take().map(File::from);
+        self.show_image();
+        Ok(())
+    }
+
+    /// Every process of the generation is gone, and the kernel it talked to.
+    pub(crate) fn forget_generation(&mut self) {
+        self.sessions.clear();
+        self.names.clear();
+        self.seen.clear();
+        self.tasks.clear();
+        self.device = None;
+        self.node = None;
+        self.files.known.clear();
+        self.files.held.clear();
+        self.files.given.clear();
+    }
+
+    /// Shows in `/sys/kernel/kexec_loaded` whether an image is loaded.
+    pub(crate) fn show_image(&mut self) {
+        let loaded = self.machine.kernel().is_some_and(|kernel| kernel.image().is_some());
+        if let Some(file) = &mut self.kexec_loaded {
+            let text = if loaded { b"1\n" } else { b"0\n" };
+            // A view only: nothing depends on it.
+            let _ = file.rewind().and_then(|()| file.write_all(text));
+        }
+    }
+
+    /// The thread with this number, met by the machine.
+    pub(crate) fn task(&mut self, tid: i32) -> io::Result<Rc<Task>> {
+        if let Some(task) = self.tasks.get(&tid).filter(|task| !task.is_gone()) {
+            return Ok(task.clone());
+        }
+        self.know(tid)
+    }
+
+    /// The thread, asked anew who it is.
+    pub(crate) fn know(&mut self, tid: i32) -> io::Result<Rc<Task>> {
+        if self.tasks.len() >= MAX_TASKS {
+            self.tasks.clear();
+            self.seen.clear();
+        }
+        let task = Rc::new(Task::open(tid)?);
+        let who = task.identity();
+        // A machine that is down answers every call so itself.
+        let _ = self.machine.meet(Pid(who.pid), &who.name, if self.privileged { who.uid } else { 0 });
+        self.tasks.insert(tid, task.clone());
+        Ok(task)
+    }
+
+    /// What the descriptor is to us, and a copy of it.
+    pub(crate) fn whose(&mut self, task: &Task, fd: i32) -> (Whose, Option<OwnedFd>) {
+        let Ok(copy) = task.descriptor(fd) else { return (Whose::Native, None) };
+        if fcntl_getfl(&copy).is_ok_and(|flags| flags.contains(OFlags::PATH)) {
+            return (Whose::Native, Some(copy));
+        }
+        let Ok(stat) = fstat(&copy) else { return (Whose::Native, Some(copy)) };
+        let whose = self.recognise(task, fd, copy.as_fd(), &stat);
+        (whose, Some(copy))
+    }
+
+    pub(crate) fn recognise(&mut self, task: &Task, fd: i32, copy: BorrowedFd<'_>, stat: &Stat) -> Whose {
+        if self.tags.may_be_session(stat) {
+            return self.recognise_session(task.tid, fd, copy);
+        }
+        if self.is_node(stat) { self.recognise_device(task, copy) } else { Whose::Native }
+    }
+
+    fn is_node(&self, stat: &Stat) -> bool {
+        self.node.as_ref().is_some_and(|node| node.inode == host_inode(stat))
+    }
+
+    fn recognise_session(&mut self, tid: i32, fd: i32, copy: BorrowedFd<'_>) -> Whose {
+        let cached = self.seen.get(&(tid, fd)).copied().filter(|tag| self.tags.is(copy, *tag));
+        let Some(tag) = cached.or_else(|| self.tags.read(copy)) else { return Whose::Native };
+        let Some(session) = self.sessions.get(&tag) else { return Whose::Native };
+        self.seen.insert((tid, fd), tag);
+        Whose::Session(tag, session.file)
+    }
+
+    /// A description of the device: the one that is known, or one that was opened without our being asked.
+    fn recognise_device(&mut self, task: &Task, copy: BorrowedFd<'_>) -> Whose {
+        self.settle_device();
+        let tag = self.tags.read(copy);
+        match &self.device {
+            Some(device) if tag == Some(device.tag) => Whose::Device(device.file),
+            _ => match self.admit_device(task, copy) {
+                Ok(file) => Whose::Device(file),
+                Err(refusal) => Whose::Refused(refusal),
+            },
+        }
+    }
+
+    /// Opens the device for the description behind `fd`.
+    pub(crate) fn admit_device(&mut self, task: &Task, fd: BorrowedFd<'_>) -> KResult<FileId> {
+        let user = Pid(task.identity().pid);
+        let flags = fcntl_getfl(fd).map_or(0, |flags| flags.bits());
+        let file = self.machine.open_device_outside(user, flags)?;
+        match self.tags.mark_device(fd) {
+            Ok(tag) => {
+                self.device = Some(Device { tag, file, user });
+                Ok(file)
+            }
+            Err(error) => {
+                self.machine.close_outside(user, file);
+                Err(luosim_abi::Errno::EIO.because(format!("the host cannot mark the descriptor: {error}")))
+            }
+        }
+    }
+
+    /// Notices the last close of the device.
+    pub(crate) fn settle_device(&mut self) {
+        let (Some(device), Some(node)) = (&self.device, &self.node) else { return };
+        if self.tags.is_device_alive(&node.file, device.tag) {
+            return;
+        }
+        let (file, user) = (device.file, device.user);
+        self.device = None;
+        self.machine.close_outside(user, file);
+        self.note(user, || Deed::DeviceClosed, Answer::None);
+    }
+
+    /// Adds a session that was just given a descriptor.
+    pub(crate) fn add_session(&mut self, tag: Tag, session: Session) {
+        self.names.entry(session.name.clone()).or_default().push(tag);
+        self.sessions.insert(tag, session);
+    }
+
+    /// Remembers which session a descriptor number is, as long as it is.
+    pub(crate) fn remember(&mut self, tid: i32, fd: i32, tag: Tag) {
+        self.seen.insert((tid, fd), tag);
+    }
+
+    /// Notices the last close of a session; `true` if it was one.
+    fn settle_session(&mut self, tag: Tag) -> bool {
+        if self.tags.is_alive(tag) {
+            return false;
+        }
+        let Some(session) = self.sessions.remove(&tag) else { return false };
+        if let Some(tags) = self.names.get_mut(&session.name) {
+            tags.retain(|other| *other != tag);
+            if tags.is_empty() {
+                self.names.remove(&session.name);
+            }
+        }
+        self.machine.close_outside(session.user, session.file);
+        self.drop_released();
+        self.note(session.user, || Deed::SessionClosed { name: session.name.clone() }, Answer::None);
+        true
+    }
+
+    /// Notices last closes of the sessions with this name.
+    pub(crate) fn settle_name(&mut self, name: &[u8]) {
+        for tag in self.names.get(name).cloned().unwrap_or_default() {
+            self.settle_session(tag);
+        }
+    }
+
+    /// Whether a session with this name has descriptors.
+    pub(crate) fn has_name(&self, name: &[u8]) -> bool {
+        self.names.contains_key(name)
+    }
+
+    /// Notices every last close; `true` if there was one.
+    pub(crate) fn settle_all(&mut self) -> bool {
+        self.settle_device();
+        let tags: Vec<Tag> = self.sessions.keys().copied().collect();
+        tags.into_iter().fold(false, |any, tag| self.settle_session(tag) || any)
+    }
+
+    /// Asks after a few sessions, in turn.
+    pub(crate) fn sweep(&mut self) {
+        for _ in 0..SWEEP {
+            let next = self.sessions.range(self.next_sweep..).next().map(|(tag, _)| *tag);
+            let Some(tag) = next else {
+                self.next_sweep = Tag(0);
+                return;
+            };
+            self.next_sweep = Tag(tag.0 + 1);
+            self.settle_session(tag);
+        }
+    }
+
+    /// Lets go of host descriptors whose description in the kernel is gone.
+    pub(crate) fn drop_released(&mut self) {
+        let Some(kernel) = self.machine.kernel() else { return };
+        let exists = |file: &FileId| matches!(kernel.description(*file), Some(FileKind::Shmem(_)));
+        self.files.held.retain(|file, _| exists(file));
+        self.files.given.retain(|file, _| exists(file));
+    }
+
+    /// Tells LUO where the preserved files' positions are.
+    pub(crate) fn refresh_positions(&mut self) {
+        for (file, description) in &self.files.held {
+            if let Ok(position) = seek(description, SeekFrom::Current(0)) {
+                self.machine.set_position_outside(*file, position);
+            }
+        }
+    }
+
+    /// Keeps what was done for who watches.
+    pub(crate) fn note(&mut self, pid: Pid, deed: impl FnOnce() -> Deed, answer: Answer) {
+        let Some(deeds) = &mut self.deeds else { return };
+        let process = self.machine.kernel().and_then(|kernel| kernel.processes().get(&pid));
+        let program = process.map(|process| process.name.clone()).unwrap_or_default();
+        let generation = self.machine.generation();
+        deeds.push(Served { generation, pid: pid.0, program, deed: deed(), answer });
+    }
+
+    /// What was served since the last look.
+    pub(crate) fn take_deeds(&mut self) -> Vec<Served> {
+        self.deeds.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+}

@@ -1,0 +1,327 @@
+//! `ioctl` on the device and on sessions.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+
+use luosim_abi::ioctl::Command;
+use luosim_abi::{Errno, KResult, Refusal};
+use luosim_files::FileKind;
+use luosim_luo::FileId;
+use luosim_machine::process::Pid;
+use rustix::fs::{OFlags, fcntl_getfl, fstat};
+
+use super::{Reply, host_refusal, low, signed};
+use crate::deed::{Answer, Deed};
+use crate::gate::{Gate, Session, Whose};
+use crate::guest::Guest;
+use crate::memory::{self, Known, host_inode};
+use crate::notify::{Listener, Notification};
+use crate::tag::Tag;
+use crate::task::Task;
+
+/// Commands that the VFS answers for every file before a driver is asked; ours are like any other file to it.
+const GENERIC: [u32; 16] = [
+    0x5451,      // FIOCLEX
+    0x5450,      // FIONCLEX
+    0x5421,      // FIONBIO
+    0x5452,      // FIOASYNC
+    0x5460,      // FIOQSIZE
+    0x2,         // FIGETBSZ
+    0xC004_5877, // FIFREEZE
+    0xC004_5878, // FITHAW
+    0xC020_660B, // FS_IOC_FIEMAP
+    0x4004_9409, // FICLONE
+    0x4020_940D, // FICLONERANGE
+    0xC018_9436, // FIDEDUPERANGE
+    0x8008_6601, // FS_IOC_GETFLAGS
+    0x4008_6602, // FS_IOC_SETFLAGS
+    0x801C_581F, // FS_IOC_FSGETXATTR
+    0x401C_5820, // FS_IOC_FSSETXATTR
+];
+/// Sessions at which the array formats are full: all last closes must be known before one is refused.
+const ARRAY_FULL: usize = 819;
+
+/// One ioctl on one of our descriptors.
+struct Request<'a> {
+    task: &'a Task,
+    user: Pid,
+    fd: i32,
+    code: u32,
+    arg: u64,
+    /// The command, if the whole number is right.
+    command: Option<Command>,
+    /// The session it is made on; `None`: the device.
+    session: Option<Tag>,
+    file: FileId,
+}
+
+impl Gate {
+    pub(super) fn ioctl(&mut self, listener: &Listener, n: &Notification, compat: bool) -> Reply {
+        let (fd, code, arg) = (signed(n.data.args[0]), low(n.data.args[1]), n.data.args[2]);
+        let Ok(task) = self.task(i32::try_from(n.pid).unwrap_or(0)) else { return Reply::Gone };
+        let (whose, copy) = self.whose(&task, fd);
+        drop(copy);
+        let (session, file) = match whose {
+            Whose::Native => return Reply::GoOn,
+            Whose::Refused(refusal) => return refusal.into(),
+            _ if GENERIC.contains(&code) => return Reply::GoOn,
+            Whose::Device(file) => (None, file),
+            Whose::Session(tag, file) => (Some(tag), file),
+        };
+        let user = Pid(task.identity().pid);
+        if compat {
+            let refusal = Errno::ENOTTY.because("the driver has no entry for 32-bit programs");
+            let what = if session.is_some() { "session" } else { "device" };
+            self.note(user, || Deed::Ioctl { fd, what, code, arg }, Answer::Refused(refusal.clone()));
+            return refusal.into();
+        }
+        let command = Command::from_code(code);
+        let request = Request { task: &task, user, fd, code, arg, command, session, file };
+        self.serve_ioctl(listener, n, &request)
+    }
+
+    fn serve_ioctl(&mut self, listener: &Listener, n: &Notification, request: &Request<'_>) -> Reply {
+        let gives_fd = matches!(
+            request.command,
+            Some(Command::CreateSession | Command::RetrieveSession | Command::RetrieveFd)
+        );
+        let mut guest = Guest::new(request.task, request.arg, gives_fd);
+        if !listener.is_valid(n.id) {
+            return Reply::Gone;
+        }
+        self.sweep();
+        if let Some(session) = request.session.and_then(|tag| self.sessions.get_mut(&tag)) {
+            session.user = request.user;
+        }
+        let deed = self.describe(request, &guest);
+        let result = self.run_ioctl(request, &mut guest);
+        let reply = match result {
+            Ok(()) => match guest.installed {
+                Some(file) => self.give_fd(listener, n, request, &guest, file),
+                None => Ok(0),
+            },
+            Err(refusal) => Err(Some(refusal)),
+        };
+        let (reply, answer) = match reply {
+            // The program gets 0; who watches wants to know the descriptor.
+            Ok(fd) => (Reply::Value(0), Answer::Value(fd.into())),
+            Err(Some(refusal)) => (Reply::Refuse(refusal.clone()), Answer::Refused(refusal)),
+            Err(None) => (Reply::Gone, Answer::None),
+        };
+        self.note(request.user, || deed, answer);
+        reply
+    }
+
+    fn run_ioctl(&mut self, request: &Request<'_>, guest: &mut Guest<'_>) -> KResult<()> {
+        match request.command {
+            Some(Command::CreateSession) => self.before_create(guest),
+            Some(Command::RetrieveSession) => {
+                let name = guest.name().unwrap_or_default().to_vec();
+                self.settle_name(&name);
+            }
+            Some(Command::PreserveFd) => return self.preserve(request, guest),
+            _ => {}
+        }
+        let result =
+            self.machine.ioctl_outside(request.user, request.file, guest, request.code, request.arg);
+        if let Some(Command::Finish) = request.command {
+            self.drop_released();
+        }
+        result
+    }
+
+    /// What creating a session depends on: who has the name, and how many there are.
+    fn before_create(&mut self, guest: &Guest<'_>) {
+        let name = guest.name().unwrap_or_default().to_vec();
+        self.settle_name(&name);
+        if self.has_name(&name) || self.sessions.len() >= ARRAY_FULL {
+            self.settle_all();
+        }
+    }
+
+    fn preserve(&mut self, request: &Request<'_>, guest: &mut Guest<'_>) -> KResult<()> {
+        let Some(fd) = guest.fd() else {
+            return self.machine.ioctl_outside(request.user, request.file, guest, request.code, request.arg);
+        };
+        let (found, copy) = match self.look_up(request, fd) {
+            Ok((file, copy)) => (Ok(file), Some(copy)),
+            Err(refusal) => (Err(refusal), None),
+        };
+        let looked_up = found.as_ref().ok().copied();
+        guest.preserved = Some((fd, found));
+        let run = |gate: &mut Self, guest: &mut Guest<'_>| {
+            gate.machine.ioctl_outside(request.user, request.file, guest, request.code, request.arg)
+        };
+        let mut result = run(self, guest);
+        // The session that holds the file may have been closed without our having noticed.
+        if result.as_ref().is_err_and(|refusal| refusal.errno == Errno::EBUSY) && self.settle_all() {
+            result = run(self, guest);
+        }
+        if let (Some(file), Some(copy)) = (looked_up, copy) {
+            self.keep_preserved(request.user, file, copy);
+        }
+        result
+    }
+
+    /// After PRESERVE_FD: keeps the description if LUO does, and gives back our reference.
+    fn keep_preserved(&mut self, user: Pid, file: FileId, copy: OwnedFd) {
+        self.machine.close_outside(user, file);
+        let kernel = self.machine.kernel();
+        let Some(FileKind::Shmem(inode)) = kernel.and_then(|kernel| kernel.description(file)) else { return };
+        let files = kernel.expect("it has the description").core().open_files();
+        if let Some(backing) = files.inodes.get(inode).host() {
+            let size = files.inodes.get(inode).size();
+            if let Err(error) = memory::fill_holes(&backing.file, size, self.holes) {
+                tracing::warn!("holes of a preserved file could not be filled: {error}");
+            }
+        }
+        self.files.held.insert(file, copy);
+    }
+
+    /// The kernel's description of the program's descriptor, made for this call.
+    fn look_up(&mut self, request: &Request<'_>, fd: i32) -> KResult<(FileId, OwnedFd)> {
+        let copy = request.task.descriptor(fd)?;
+        if fcntl_getfl(&copy).is_ok_and(|flags| flags.contains(OFlags::PATH)) {
+            return Err(Errno::EBADF.because(format!("descriptor {fd} was opened with O_PATH")));
+        }
+        let stat = fstat(&copy).map_err(|error| host_refusal(&error.into(), "fstat"))?;
+        if !memory::is_preservable(copy.as_fd(), &stat) {
+            return Ok((self.machine.open_foreign_outside(request.user)?, copy));
+        }
+        let host = memory::describe(copy.as_fd(), &stat)?;
+        let known = self.known(host_inode(&stat)).map(|known| known.inode);
+        let (file, inode) = self.machine.open_memory_outside(request.user, known, host)?;
+        let kernel = self.machine.kernel().expect("it answered");
+        let ino = kernel.core().open_files().inodes.get(inode).ino;
+        self.files.known.insert(host_inode(&stat), Known { inode, ino });
+        Ok((file, copy))
+    }
+
+    /// The kernel's file behind a host inode, if there is one now.
+    pub(super) fn known(&mut self, host: memory::HostInode) -> Option<Known> {
+        let known = *self.files.known.get(&host)?;
+        let alive = self.machine.kernel()?.memory_file(known.inode, known.ino).is_some();
+        if !alive {
+            self.files.known.remove(&host);
+        }
+        alive.then_some(known)
+    }
+
+    /// Installs the descriptor that a call gives. `Err(None)`: the caller is gone.
+    fn give_fd(
+        &mut self,
+        listener: &Listener,
+        n: &Notification,
+        request: &Request<'_>,
+        guest: &Guest<'_>,
+        file: FileId,
+    ) -> Result<i32, Option<Refusal>> {
+        let kind = self.machine.kernel().and_then(|kernel| kernel.description(file));
+        let session = matches!(kind, Some(FileKind::Session(_)));
+        let made = if session { self.new_session(request, guest, file) } else { self.file_to_give(file) };
+        let (tag, description) = made.inspect_err(|_| self.machine.close_outside(request.user, file))?;
+        let added = listener.add_fd(n.id, description.as_fd(), true);
+        drop(description);
+        if !session {
+            // The program's copy is the host's affair; LUO has its own reference.
+            self.machine.close_outside(request.user, file);
+        }
+        match added {
+            Ok(Some(fd)) => {
+                guest.tell_fd(fd);
+                if let Some(tag) = tag {
+                    self.remember(request.task.tid, fd, tag);
+                }
+                Ok(fd)
+            }
+            Ok(None) => {
+                self.settle_all();
+                Err(None)
+            }
+            Err(error) => {
+                self.settle_all();
+                Err(Some(host_refusal(&error, "the program's descriptor table")))
+            }
+        }
+    }
+
+    fn new_session(
+        &mut self,
+        request: &Request<'_>,
+        guest: &Guest<'_>,
+        file: FileId,
+    ) -> Result<(Option<Tag>, OwnedFd), Option<Refusal>> {
+        let made = self.tags.new_session();
+        let (tag, description) =
+            made.map_err(|error| Some(host_refusal(&error, "no descriptor for the session")))?;
+        let name = guest.name().unwrap_or_default().to_vec();
+        self.add_session(tag, Session { file, name, user: request.user });
+        Ok((Some(tag), description))
+    }
+
+    /// The real file of a retrieved one.
+    fn file_to_give(&mut self, file: FileId) -> Result<(Option<Tag>, OwnedFd), Option<Refusal>> {
+        let failed = |error: std::io::Error| Some(host_refusal(&error, "the host cannot give the file back"));
+        if let Some(given) = self.files.given.get(&file) {
+            return Ok((None, given.try_clone().map_err(failed)?));
+        }
+        let kernel = self.machine.kernel().expect("it answered");
+        let open = kernel.core().open_files().table.get(file);
+        let FileKind::Shmem(inode) = open.kind else {
+            return Err(Some(Errno::EIO.because("only memory files can be given to programs")));
+        };
+        let shmem = kernel.core().open_files().inodes.get(inode);
+        let ino = shmem.ino;
+        let (description, copy) = memory::export(shmem, kernel.core().ram(), open.pos).map_err(failed)?;
+        if let Some(backing) = copy {
+            self.machine.rehost_outside(inode, backing);
+        }
+        let host = host_inode(&fstat(&description).map_err(|error| failed(error.into()))?);
+        self.files.known.insert(host, Known { inode, ino });
+        self.files.restored.insert(host);
+        let given = description.try_clone().map_err(failed)?;
+        self.files.given.insert(file, given);
+        Ok((None, description))
+    }
+
+    /// The call in words, before it is run.
+    fn describe(&self, request: &Request<'_>, guest: &Guest<'_>) -> Deed {
+        let session = request.session.and_then(|tag| self.sessions.get(&tag));
+        let name = session.map(|session| session.name.clone()).unwrap_or_default();
+        let (fd, given) = (request.fd, guest.name().map(<[u8]>::to_vec));
+        let raw = Deed::Ioctl {
+            fd,
+            what: if session.is_some() { "session" } else { "device" },
+            code: request.code,
+            arg: request.arg,
+        };
+        let word = guest.fd();
+        match (request.command, session.is_some()) {
+            (Some(Command::CreateSession), false) => {
+                given.map_or(raw, |name| Deed::CreateSession { device: fd, name })
+            }
+            (Some(Command::RetrieveSession), false) => {
+                given.map_or(raw, |name| Deed::RetrieveSession { device: fd, name })
+            }
+            (Some(Command::PreserveFd), true) => match (word, guest.token()) {
+                (Some(what), Some(token)) => Deed::PreserveFd { session: fd, name, fd: what, token },
+                _ => raw,
+            },
+            (Some(Command::RetrieveFd), true) => match guest.token() {
+                Some(token) => Deed::RetrieveFd { session: fd, name, token },
+                None => raw,
+            },
+            (Some(Command::Finish), true) => match word {
+                Some(reserved) => Deed::Finish { session: fd, name, reserved: reserved.cast_unsigned() },
+                None => raw,
+            },
+            (Some(Command::GetName), true) => Deed::GetName { session: fd, name },
+            _ => raw,
+        }
+    }
+}
+
+/// Shared with the other modules: a task by its number, or the caller is gone.
+pub(super) fn caller(gate: &mut Gate, tid: i32) -> Option<Rc<Task>> {
+    gate.task(tid).ok()
+}

@@ -1,0 +1,417 @@
+//! The event loop: generations of programs, one after the other, on one machine.
+//!
+//! One thread (tokio, current-thread): notified calls, reports of the process tree, requests on the control socket
+//! and signals are taken one at a time. A kexec boots the next kernel on the same memory, kills the old tree, and
+//! starts the next generation.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+
+use luosim_abi::release::ReleaseId;
+use luosim_kho::BootParams;
+use luosim_machine::{BootOptions, BootReport, Machine, Outcome};
+use luosim_physmem::{MemError, PhysMem};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::bpf::Served as Group;
+use crate::control::{self, Asked, Request, Response, SessionStatus, Status};
+use crate::deed::Served;
+use crate::gate::Gate;
+use crate::memory::Holes;
+use crate::mounts::View;
+use crate::notify::State;
+use crate::serve::Down;
+use crate::serve::image::Loader;
+use crate::tree::{LaunchError, Report, Spec, Tree};
+
+/// Notifications served before the loop looks at anything else.
+const BURST: usize = 64;
+
+/// What to run, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Program and arguments of each generation; the last one repeats.
+    pub commands: Vec<Vec<OsString>>,
+    /// How many generations there are at most; `None`: until one ends without a kexec.
+    pub generations: Option<u32>,
+    /// Whether a generation that ends well is followed by a kexec that an operator makes.
+    pub kexec_at_exit: bool,
+    /// Whether a generation goes on after its program has ended, while processes of it are left.
+    pub linger: bool,
+    /// Releases of the kernels; the last one repeats.
+    pub releases: Vec<ReleaseId>,
+    /// How kernels are booted; the first one with this command line.
+    pub boot: BootOptions,
+    /// Bytes of physical memory.
+    pub memory: u64,
+    /// Which optional groups of calls are served.
+    pub served: Group,
+    /// What becomes of holes in preserved files.
+    pub holes: Holes,
+    /// Folders that get a fresh tmpfs in each generation.
+    pub tmpfs: Vec<PathBuf>,
+}
+
+/// Who watches a run.
+pub trait Watch {
+    /// Whether served calls are of interest: decoding them costs time.
+    fn wants_calls(&self) -> bool {
+        false
+    }
+    /// A call was served.
+    fn served(&mut self, _call: &Served) {}
+    /// A kernel booted, or tried to.
+    fn booted(&mut self, _report: &BootReport) {}
+    /// A generation's program ended with this wait status.
+    fn ended(&mut self, _generation: u32, _status: i32) {}
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The last program ended with this wait status.
+    Exited(i32),
+    /// The last program made a kexec, and no generation was to follow.
+    Kexec,
+    /// A program halted the machine or switched it off.
+    Off,
+    /// A kernel panicked, for this reason, and nothing can run on it.
+    Panicked(String),
+    /// A program could not be executed: its name and the error number.
+    NotExecuted(String, i32),
+    /// We were asked to stop by this signal.
+    Signalled(i32),
+}
+
+/// A run that is over.
+#[derive(Debug)]
+pub struct Finished {
+    /// How.
+    pub end: End,
+    /// The machine as it was left: its ledger says what became of everything.
+    pub machine: Machine,
+}
+
+/// A run that cannot be.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The simulated memory.
+    #[error(transparent)]
+    Memory(#[from] MemError),
+    /// A generation could not be started.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// The host refused something.
+    #[error("{what}: {source}")]
+    Host {
+        /// What.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+fn host(what: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Host { what, source }
+}
+
+/// What ended a generation.
+enum Over {
+    Kexec(Box<BootReport>),
+    /// Went down without a handover; the next kernel boots cold.
+    Lost,
+    Off,
+    Exited(i32),
+    NotExecuted(i32),
+    Signalled(i32),
+}
+
+struct Supervisor<'a> {
+    gate: Gate,
+    options: Options,
+    watch: &'a mut dyn Watch,
+    requests: mpsc::Receiver<Asked>,
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+    /// Signals of the terminal that went to the program as well.
+    interrupted: u32,
+}
+
+/// Runs programs on a simulated machine. `look` sees the memory at each kexec.
+///
+/// # Errors
+/// [`Error`].
+pub fn run(
+    options: Options,
+    watch: &mut dyn Watch,
+    look: Box<dyn FnMut(&PhysMem, Option<BootParams>)>,
+) -> Result<Finished, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(host("the event loop"))?;
+    runtime.block_on(async {
+        let folder = control::make_folder().map_err(host("the folder of the run"))?;
+        let requests = control::listen(&folder).map_err(host("the control socket"))?;
+        let mut supervisor = Supervisor::new(options, watch, look, requests)?;
+        let end = supervisor.run().await?;
+        Ok(Finished { end, machine: supervisor.gate.machine })
+    })
+}
+
+impl<'a> Supervisor<'a> {
+    fn new(
+        options: Options,
+        watch: &'a mut dyn Watch,
+        look: Box<dyn FnMut(&PhysMem, Option<BootParams>)>,
+        requests: mpsc::Receiver<Asked>,
+    ) -> Result<Self, Error> {
+        let mut machine = Machine::new(PhysMem::anonymous(options.memory)?);
+        let loader = Loader { releases: options.releases.clone(), options: options.boot.clone(), look };
+        let report = machine.cold_reset(loader.release(1), &options.boot);
+        watch.booted(&report);
+        let privileged = rustix::process::geteuid().is_root();
+        let gate = Gate::new(machine, options.holes, privileged, watch.wants_calls(), loader);
+        let gate = gate.map_err(host("descriptors for sessions (is Landlock enabled?)"))?;
+        let on = |kind| signal(kind).map_err(host("signals"));
+        let (interrupt, terminate) = (on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
+        let hangup = on(SignalKind::hangup())?;
+        Ok(Self { gate, options, watch, requests, interrupt, terminate, hangup, interrupted: 0 })
+    }
+
+    async fn run(&mut self) -> Result<End, Error> {
+        let mut number = 1;
+        loop {
+            if self.gate.machine.kernel().is_none() {
+                return Ok(End::Panicked(String::from("the kernel panicked")));
+            }
+            let over = self.generation(number).await?;
+            let more = self.options.generations.is_none_or(|most| number < most);
+            let report = match over {
+                Over::Kexec(report) => *report,
+                Over::Lost => self.cold_boot(),
+                Over::Off => return Ok(End::Off),
+                Over::NotExecuted(errno) => {
+                    let program = self.command(number).first().map(|p| p.to_string_lossy().into_owned());
+                    return Ok(End::NotExecuted(program.unwrap_or_default(), errno));
+                }
+                Over::Signalled(signal) => return Ok(End::Signalled(signal)),
+                Over::Exited(status) => return Ok(End::Exited(status)),
+            };
+            self.watch.booted(&report);
+            if let Outcome::Panicked { reason } = &report.outcome {
+                return Ok(End::Panicked(reason.clone()));
+            }
+            if !more {
+                return Ok(End::Kexec);
+            }
+            number += 1;
+        }
+    }
+
+    fn cold_boot(&mut self) -> BootReport {
+        let release = self.gate.loader.release(self.gate.machine.generation() + 1);
+        let cmdline = match self.gate.machine.kernel() {
+            Some(kernel) => kernel.cmdline().to_owned(),
+            None => self.options.boot.cmdline.clone(),
+        };
+        let options = BootOptions { cmdline, ..self.options.boot.clone() };
+        self.gate.machine.cold_reset(release, &options)
+    }
+
+    fn command(&self, number: u32) -> &[OsString] {
+        let index = usize::try_from(number - 1).unwrap_or(usize::MAX);
+        &self.options.commands[index.min(self.options.commands.len() - 1)]
+    }
+
+    fn spec(&self, number: u32) -> Spec {
+        let kernel = self.gate.machine.kernel().expect("a generation runs on a kernel");
+        Spec {
+            command: self.command(number).to_vec(),
+            environment: vec![
+                (String::from("LUOSIM_GENERATION"), number.to_string()),
+                (String::from("LUOSIM_RELEASE"), kernel.release().name.to_owned()),
+            ],
+            served: self.options.served,
+            view: View {
+                device: kernel.luo().enabled(),
+                cmdline: kernel.cmdline().to_owned(),
+                tmpfs: self.options.tmpfs.clone(),
+                privileged: self.gate.privileged,
+            },
+        }
+    }
+
+    /// Runs one generation to its end; nothing of it is left afterwards.
+    async fn generation(&mut self, number: u32) -> Result<Over, Error> {
+        let mut tree = Tree::launch(&self.spec(number))?;
+        self.gate.begin(&mut tree.handles).map_err(host("the device node"))?;
+        let over = self.serve(&mut tree, number).await;
+        tree.kill();
+        self.gate.forget_generation();
+        over
+    }
+
+    async fn serve(&mut self, tree: &mut Tree, number: u32) -> Result<Over, Error> {
+        let listener = crate::ready::watch(tree.listener.as_fd()).map_err(host("the listener"))?;
+        let reports = crate::ready::watch(tree.reports()).map_err(host("reports"))?;
+        let mut ended: Option<i32> = None;
+        let mut inhabited = true;
+        loop {
+            let over = tokio::select! {
+                biased;
+                ready = listener.readable(), if inhabited => {
+                    let mut ready = ready.map_err(host("the listener"))?;
+                    let down = self.burst(tree)?;
+                    match tree.listener.state() {
+                        State::Pending => {}
+                        State::Quiet => ready.clear_ready(),
+                        State::Orphaned => inhabited = false,
+                    }
+                    down.map(|down| match down {
+                        Down::Kexec(report) => Over::Kexec(report),
+                        Down::Restart => Over::Lost,
+                        Down::Off => Over::Off,
+                    })
+                }
+                ready = reports.readable() => {
+                    let mut ready = ready.map_err(host("reports"))?;
+                    let over = self.reports(tree, number, &mut ended);
+                    ready.clear_ready();
+                    over
+                }
+                Some((request, reply)) = self.requests.recv() => self.answer(request, reply),
+                _ = self.interrupt.recv() => self.on_interrupt(),
+                _ = self.terminate.recv() => Some(Over::Signalled(libc::SIGTERM)),
+                _ = self.hangup.recv() => Some(Over::Signalled(libc::SIGHUP)),
+            };
+            self.show_deeds();
+            if let Some(over) = over {
+                return Ok(over);
+            }
+        }
+    }
+
+    /// The first interrupt goes to the program alone, which the terminal told as well; a second one ends the run.
+    fn on_interrupt(&mut self) -> Option<Over> {
+        self.interrupted += 1;
+        (self.interrupted > 1).then_some(Over::Signalled(libc::SIGINT))
+    }
+
+    fn burst(&mut self, tree: &Tree) -> Result<Option<Down>, Error> {
+        for _ in 0..BURST {
+            if tree.listener.state() != State::Pending {
+                break;
+            }
+            let received = tree.listener.receive().map_err(host("a notification"))?;
+            let Some(notification) = received else { break };
+            let down = self.gate.serve(&tree.listener, &notification).map_err(host("an answer"))?;
+            if down.is_some() {
+                return Ok(down);
+            }
+        }
+        Ok(None)
+    }
+
+    fn reports(&mut self, tree: &Tree, number: u32, ended: &mut Option<i32>) -> Option<Over> {
+        while let Some(report) = tree.next_report() {
+            match report {
+                Report::NotExecuted(errno) => return Some(Over::NotExecuted(errno)),
+                Report::Ended(status) => {
+                    *ended = Some(status);
+                    self.watch.ended(number, status);
+                    if !self.options.linger {
+                        return Some(self.after_exit(number, status));
+                    }
+                }
+                Report::Empty | Report::Gone => {
+                    let status = ended.unwrap_or(0);
+                    return Some(self.after_exit(number, status));
+                }
+            }
+        }
+        None
+    }
+
+    /// The program is done: an operator may make the kexec now.
+    fn after_exit(&mut self, number: u32, status: i32) -> Over {
+        let more = self.options.generations.is_none_or(|most| number < most);
+        if status != 0 || !self.options.kexec_at_exit || !more {
+            self.gate.settle_all();
+            return Over::Exited(status);
+        }
+        match self.gate.kexec_by_operator() {
+            Ok(report) => Over::Kexec(Box::new(report)),
+            Err(refusal) => {
+                tracing::error!("the kexec after the program's end was refused: {refusal}");
+                Over::Exited(status)
+            }
+        }
+    }
+
+    fn answer(&mut self, request: Request, reply: tokio::sync::oneshot::Sender<Response>) -> Option<Over> {
+        let (response, over) = match request {
+            Request::Kexec => match self.gate.kexec_by_operator() {
+                Ok(report) => (Response::Done, Some(Over::Kexec(Box::new(report)))),
+                Err(refusal) => {
+                    let errno = refusal.errno.name().to_owned();
+                    (Response::Refused { errno, reason: refusal.reason.into_owned() }, None)
+                }
+            },
+            Request::Crash => {
+                self.gate.settle_all();
+                self.gate.machine.crash();
+                (Response::Done, Some(Over::Lost))
+            }
+            Request::ColdReset => {
+                self.gate.settle_all();
+                (Response::Done, Some(Over::Lost))
+            }
+            Request::Status => (self.status(), None),
+            Request::Sessions => (self.sessions(), None),
+            Request::Log => (self.log(), None),
+        };
+        // The client may have gone.
+        let _ = reply.send(response);
+        over
+    }
+
+    fn status(&mut self) -> Response {
+        self.gate.settle_all();
+        let kernel = self.gate.machine.kernel().expect("a generation runs on a kernel");
+        Response::Status(Status {
+            generation: self.gate.machine.generation(),
+            release: kernel.release().point.to_owned(),
+            supervisor: std::process::id(),
+            image_loaded: kernel.image().is_some(),
+            outgoing: kernel.luo().outgoing_sessions(),
+            incoming: kernel.luo().incoming_sessions(),
+            cmdline: kernel.cmdline().to_owned(),
+        })
+    }
+
+    fn sessions(&mut self) -> Response {
+        self.gate.settle_all();
+        let luo = self.gate.machine.kernel().expect("a generation runs on a kernel").luo();
+        let outgoing = luo.outgoing().map(|listed| (false, listed));
+        let all = outgoing.chain(luo.incoming().map(|listed| (true, listed)));
+        let status = |(incoming, (name, tokens)): (bool, (luosim_luo::SessionName, Vec<u64>))| {
+            let name = name.as_bytes().escape_ascii().to_string();
+            SessionStatus { name, incoming, tokens }
+        };
+        Response::Sessions(all.map(status).collect())
+    }
+
+    fn log(&self) -> Response {
+        let kernel = self.gate.machine.kernel().expect("a generation runs on a kernel");
+        Response::Log(kernel.log().lines.iter().map(|line| line.text.clone()).collect())
+    }
+
+    fn show_deeds(&mut self) {
+        for deed in self.gate.take_deeds() {
+            self.watch.served(&deed);
+        }
+    }
+}
