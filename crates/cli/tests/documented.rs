@@ -125,6 +125,11 @@ fn the_tour_is_true() {
 }
 
 #[test]
+fn the_chapter_on_json_is_true() {
+    assert_eq!(check_page("docs/json.md"), 1);
+}
+
+#[test]
 fn the_chapter_on_the_command_is_true() {
     assert_eq!(check_page("docs/command.md"), 4);
 }
