@@ -65,6 +65,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_book_is_whole() {
+        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+        assert_eq!(check(&docs).map(|chapters| chapters > 0), Ok(true));
+    }
+
+    #[test]
     fn a_page_that_nobody_lists_and_an_old_chapter_are_reported() {
         let folder = tempfile::tempdir().expect("a folder");
         let docs = folder.path().join("docs");
