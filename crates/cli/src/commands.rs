@@ -1,6 +1,6 @@
 //! The subcommands.
 
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -8,9 +8,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use luosim_abi::release::{RELEASES, ReleaseId};
 use luosim_sim::{Options, Report};
 
-use crate::Ending;
 use crate::files;
 use crate::render::{self, Detail};
+use crate::{Ending, message};
 
 /// How results are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -21,8 +21,20 @@ pub(crate) enum Format {
     Json,
 }
 
+const RUN_EXAMPLES: &str = "\
+Examples:
+  luosim run sim-scenarios/basics/vm-live-update.kdl
+  luosim run --quiet sim-scenarios               one line for each scenario below a folder
+  luosim run --release 6.19 --explain FILE       another release; only calls that failed, and why
+  luosim run --verbose FILE                      with everything the kernels log
+  luosim run --format json FILE                  for programs
+  luosim run --dump-handover DIR FILE            keep the memory of each kexec
+
+Exit codes: 0 as expected, 1 an expectation failed, 2 bad input, 3 luosim's own fault.";
+
 /// Options of `luosim run`.
 #[derive(Debug, Args)]
+#[command(after_help = RUN_EXAMPLES)]
 pub(crate) struct RunArguments {
     /// Scenario files, or folders with scenarios below them
     #[arg(required = true, value_name = "FILE")]
@@ -50,16 +62,32 @@ pub(crate) struct RunArguments {
     dump_handover: Option<PathBuf>,
 }
 
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  luosim check mine.kdl
+  luosim check sim-scenarios                     every scenario below a folder
+
+Exit codes: 0 all are good, 2 one is not, 3 luosim's own fault.";
+
 /// Options of `luosim check`.
 #[derive(Debug, Args)]
+#[command(after_help = CHECK_EXAMPLES)]
 pub(crate) struct CheckArguments {
     /// Scenario files, or folders with scenarios below them
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 }
 
+const LIST_EXAMPLES: &str = "\
+Examples:
+  luosim list                                    the scenarios in sim-scenarios
+  luosim list sim-scenarios/sessions             those of a theme
+
+Exit codes: 0 all were listed, 2 one could not be read, 3 luosim's own fault.";
+
 /// Options of `luosim list`.
 #[derive(Debug, Args)]
+#[command(after_help = LIST_EXAMPLES)]
 pub(crate) struct ListArguments {
     /// Scenario files, or folders with scenarios below them
     #[arg(default_value = "sim-scenarios", value_name = "FILE")]
@@ -75,16 +103,21 @@ pub(crate) fn release(text: &str) -> Result<ReleaseId, String> {
 
 fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Ending> {
     files::find(paths).map_err(|error| {
-        anstream::eprintln!("luosim: {error}");
+        message(format_args!("{error}"));
         Ending::BadInput
     })
 }
 
-/// Writes to standard output; a reader that went away ends the command, which is no error.
+/// Writes to standard output. A reader that went away ends the command, which is no error; that nothing can
+/// be written is one.
 pub(crate) fn print(text: &str) {
     let mut out = anstream::stdout();
-    if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
-        std::process::exit(0);
+    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        if error.kind() == ErrorKind::BrokenPipe {
+            std::process::exit(Ending::AsExpected as i32);
+        }
+        message(format_args!("standard output cannot be written: {error}"));
+        std::process::exit(Ending::BadInput as i32);
     }
 }
 
@@ -154,7 +187,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Ending {
     let transcript = match arguments.transcript.as_ref().map(std::fs::File::create).transpose() {
         Ok(transcript) => transcript,
         Err(error) => {
-            anstream::eprintln!("luosim: the transcript cannot be written: {error}");
+            message(format_args!("the transcript cannot be written: {error}"));
             return Ending::BadInput;
         }
     };
@@ -195,12 +228,12 @@ fn run_one(path: &Path, output: &mut Output<'_>) -> Ending {
     let report = match luosim_sim::run(&scenario, &options) {
         Ok(report) => report,
         Err(error) => {
-            anstream::eprintln!("luosim: {}: {error}", path.display());
+            message(format_args!("{}: {error}", path.display()));
             return Ending::BadInput;
         }
     };
     if let Err(error) = output.report(path, &report) {
-        anstream::eprintln!("luosim: the transcript cannot be written: {error}");
+        message(format_args!("the transcript cannot be written: {error}"));
         return Ending::BadInput;
     }
     if report.passed() { Ending::AsExpected } else { Ending::Failed }

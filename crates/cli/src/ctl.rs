@@ -7,6 +7,7 @@ use luosim_gate::control::{self, Request, Response};
 
 use crate::Ending;
 use crate::commands::print;
+use crate::message;
 
 /// What can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -78,7 +79,8 @@ fn find(run: Option<u32>) -> Result<PathBuf, String> {
 
 pub(crate) fn ctl(arguments: &CtlArguments) -> Ending {
     let answered = find(arguments.run).and_then(|folder| {
-        control::ask(&folder, arguments.ask.into()).map_err(|error| format!("the run does not answer: {error}"))
+        control::ask(&folder, arguments.ask.into())
+            .map_err(|error| format!("the run does not answer: {error}"))
     });
     match answered {
         Ok(response) if arguments.json => {
@@ -90,7 +92,7 @@ pub(crate) fn ctl(arguments: &CtlArguments) -> Ending {
             ending(&response)
         }
         Err(error) => {
-            anstream::eprintln!("luosim: {error}");
+            message(format_args!("{error}"));
             Ending::BadInput
         }
     }
@@ -103,7 +105,7 @@ fn ending(response: &Response) -> Ending {
 fn show(response: &Response) {
     match response {
         Response::Done => {}
-        Response::Refused { errno, reason } => anstream::eprintln!("luosim: {errno}: {reason}"),
+        Response::Refused { errno, reason } => message(format_args!("{errno}: {reason}")),
         Response::Status(status) => print(&format!(
             "kernel {}, Linux {}; luosim {}\nimage loaded: {}\nsessions: {} outgoing, {} incoming\ncommand line: {}\n",
             status.generation,

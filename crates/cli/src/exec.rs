@@ -16,6 +16,7 @@ use luosim_physmem::PhysMem;
 use luosim_sim::transcript::ledger_lines;
 
 use crate::commands::release;
+use crate::message;
 use crate::render::{self, BOLD, DIM, WARN, paint};
 
 /// Exit codes of our own, away from those of programs.
@@ -220,8 +221,7 @@ fn options(arguments: &ExecArguments) -> Options {
         None => vec![arguments.program.clone()],
     };
     commands.extend(arguments.then.iter().map(shell));
-    let releases =
-        if arguments.chain.is_empty() { vec![arguments.release] } else { arguments.chain.clone() };
+    let releases = if arguments.chain.is_empty() { vec![arguments.release] } else { arguments.chain.clone() };
     let at_least = commands.len().max(releases.len());
     let generations = match (&arguments.init, arguments.generations) {
         (Some(_), _) => None,
@@ -265,14 +265,13 @@ fn dumper(arguments: &ExecArguments) -> Box<dyn FnMut(&PhysMem, Option<BootParam
         kexec += 1;
         let target = folder.join(format!("kexec-{kexec}"));
         if let Err(error) = luosim_sim::dump::write(&target, from, memory, params) {
-            anstream::eprintln!("luosim: the handover cannot be written: {error}");
+            message(format_args!("the handover cannot be written: {error}"));
         }
     })
 }
 
 pub(crate) fn exec(arguments: &ExecArguments) -> ExitCode {
-    let mut printer =
-        Printer { trace: arguments.trace, explain: arguments.explain, quiet: arguments.quiet };
+    let mut printer = Printer { trace: arguments.trace, explain: arguments.explain, quiet: arguments.quiet };
     match luosim_gate::run(options(arguments), &mut printer, dumper(arguments)) {
         Ok(finished) => {
             if !arguments.quiet {
@@ -281,7 +280,7 @@ pub(crate) fn exec(arguments: &ExecArguments) -> ExitCode {
             ExitCode::from(code(&finished.end))
         }
         Err(error) => {
-            anstream::eprintln!("luosim: {error}");
+            message(format_args!("{error}"));
             ExitCode::from(OWN_FAULT)
         }
     }
@@ -298,12 +297,12 @@ fn code(end: &End) -> u8 {
         End::Exited(status) => status_code(*status),
         End::Kexec | End::Off => 0,
         End::Panicked(reason) => {
-            anstream::eprintln!("luosim: the kernel panicked: {reason}");
+            message(format_args!("the kernel panicked: {reason}"));
             PANICKED
         }
         End::NotExecuted(program, errno) => {
             let error = std::io::Error::from_raw_os_error(*errno);
-            anstream::eprintln!("luosim: {program}: {error}");
+            message(format_args!("{program}: {error}"));
             if error.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE }
         }
         End::Signalled(signal) => 128u8.saturating_add(u8::try_from(*signal).unwrap_or(127)),

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use luosim_scenario::{Scenario, parse};
 
+use crate::message;
+
 /// A file that is no good.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum InputError {
@@ -60,7 +62,7 @@ pub(crate) fn read(path: &Path) -> Option<Scenario> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) => {
-            anstream::eprintln!("luosim: {}: {error}", path.display());
+            message(format_args!("{}: {error}", path.display()));
             return None;
         }
     };
@@ -68,10 +70,7 @@ pub(crate) fn read(path: &Path) -> Option<Scenario> {
         Ok(text) => text,
         Err(error) => {
             let at = error.utf8_error().valid_up_to();
-            anstream::eprintln!(
-                "luosim: {}: byte {at} is not UTF-8; scenarios are UTF-8 text",
-                path.display()
-            );
+            message(format_args!("{}: byte {at} is not UTF-8; scenarios are UTF-8 text", path.display()));
             return None;
         }
     };

@@ -2,7 +2,7 @@
 //!
 //! Exit codes: 0 everything as expected; 1 an expectation failed; 2 bad input (a scenario that does not read,
 //! a file that is not there, wrong options); 3 luosim's own fault. Output that a program reads goes to
-//! standard output, messages to standard error.
+//! standard output, messages to standard error. A message that cannot be written changes no exit code.
 
 #![forbid(unsafe_code)]
 
@@ -12,6 +12,9 @@ mod exec;
 mod files;
 mod render;
 
+use std::fmt::Arguments;
+use std::io::Write;
+use std::panic::UnwindSafe;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -23,7 +26,7 @@ use clap::{Parser, Subcommand};
 /// preserved file.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, after_help = EXAMPLES)]
-struct Arguments {
+struct CommandLine {
     #[command(subcommand)]
     command: Command,
 }
@@ -67,22 +70,54 @@ impl From<Ending> for ExitCode {
     }
 }
 
+/// Writes a line to standard error. When that fails there is nowhere to say so.
+fn complain(text: Arguments<'_>) {
+    let _ = writeln!(anstream::stderr(), "{text}");
+}
+
+/// Writes a message to standard error.
+fn message(text: Arguments<'_>) {
+    complain(format_args!("luosim: {text}"));
+}
+
+/// Runs `work`; a panic in it is our own fault and has its own exit code.
+fn guarded<E: Into<ExitCode>>(work: impl FnOnce() -> E + UnwindSafe) -> ExitCode {
+    std::panic::catch_unwind(work).map_or_else(
+        |_| {
+            message(format_args!(
+                "this is a bug in luosim; please report it with the scenario that shows it"
+            ));
+            Ending::OwnFault.into()
+        },
+        E::into,
+    )
+}
+
 fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("LUOSIM_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    // A closed pipe ends the command quietly; a panic is our own fault and has its own exit code.
-    let outcome = std::panic::catch_unwind(|| match Arguments::parse().command {
+    guarded(|| match CommandLine::parse().command {
         Command::Run(arguments) => commands::run(&arguments).into(),
         Command::Check(arguments) => commands::check(&arguments).into(),
         Command::List(arguments) => commands::list(&arguments).into(),
         Command::Exec(arguments) => exec::exec(&arguments),
         Command::Ctl(arguments) => ctl::ctl(&arguments).into(),
-    });
-    outcome.unwrap_or_else(|_| {
-        anstream::eprintln!(
-            "luosim: this is a bug in luosim; please report it with the scenario that shows it"
-        );
-        Ending::OwnFault.into()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_exit_code_3_and_other_endings_have_theirs() {
+        assert_eq!(
+            guarded::<Ending>(|| panic!("on purpose: this test looks at the exit code")),
+            ExitCode::from(3)
+        );
+        assert_eq!(guarded(|| Ending::BadInput), ExitCode::from(2));
+        assert_eq!(guarded(|| Ending::Failed), ExitCode::from(1));
+        assert_eq!(guarded(|| Ending::AsExpected), ExitCode::SUCCESS);
+    }
 }

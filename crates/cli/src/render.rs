@@ -166,6 +166,6 @@ pub(crate) fn diagnostics(path: &Path, text: &str, problems: &[Diagnostic]) {
         diagnostic.help.clone_from(&problem.help);
         let source = NamedSource::new(path.display().to_string(), text.to_owned());
         let report = miette::Report::new(diagnostic).with_source_code(source);
-        anstream::eprintln!("{report:?}");
+        crate::complain(format_args!("{report:?}"));
     }
 }

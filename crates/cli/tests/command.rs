@@ -1,16 +1,8 @@
 //! The command as a user calls it: exit codes, messages, the forms of output.
 
-use std::process::{Command, Output};
+mod common;
 
-fn luosim(arguments: &[&str]) -> Output {
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-    let command = Command::new(env!("CARGO_BIN_EXE_luosim")).args(arguments).current_dir(root).output();
-    command.expect("the command starts")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
+use common::{luosim, root, text};
 
 fn scenario(body: &str) -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().expect("a folder");
@@ -47,6 +39,43 @@ fn exit_codes_are_the_documented_ones() {
     assert_eq!(luosim(&["check", &bad]).status.code(), Some(2));
     assert_eq!(luosim(&["run", "no-such-file.kdl"]).status.code(), Some(2));
     assert_eq!(luosim(&["run", "--release", "5.4", &bad]).status.code(), Some(2));
+    assert_eq!(luosim(&["run", "sim-scenarios/devices/busy.kdl"]).status.code(), Some(0));
+    // The highest code counts, wherever it stands. Code 3 is tested in the command itself: no input leads there.
+    let good = "sim-scenarios/devices/busy.kdl";
+    assert_eq!(luosim(&["run", &bad, &wrong, good]).status.code(), Some(2));
+    assert_eq!(luosim(&["run", &wrong, good]).status.code(), Some(1));
+}
+
+#[test]
+fn output_that_cannot_be_written_is_bad_input_and_a_lost_message_changes_nothing() {
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").expect("every Linux has it");
+    let command = || {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_luosim"));
+        command.current_dir(root());
+        command
+    };
+    let output = command().args(["list"]).stdout(full()).output().expect("the command starts");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("standard output cannot be written"));
+    let output = command().args(["run", "no-such-file.kdl"]).stderr(full()).output();
+    assert_eq!(output.expect("the command starts").status.code(), Some(2));
+}
+
+#[test]
+fn a_second_run_gives_the_same_report_and_the_same_memory() {
+    let run = || {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dump = folder.path().display().to_string();
+        let files = ["sim-scenarios/basics/vm-live-update.kdl", "sim-scenarios/releases/three-kernels.kdl"];
+        let output = luosim(&["run", "--format", "json", "--dump-handover", &dump, files[0], files[1]]);
+        assert_eq!(output.status.code(), Some(0));
+        let memory = |kexec: &str| std::fs::read(folder.path().join(kexec).join("ram.bin")).expect("dumped");
+        let kexecs = ["vm-live-update/kexec-1", "three-kernels/kexec-1", "three-kernels/kexec-2"];
+        (output.stdout, kexecs.map(memory))
+    };
+    let (first, second) = (run(), run());
+    assert_eq!(text(&first.0), text(&second.0));
+    assert!(first.1 == second.1, "the memory that crossed differs");
 }
 
 #[test]

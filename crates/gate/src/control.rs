@@ -126,7 +126,8 @@ fn private_folder(path: &Path) -> io::Result<()> {
     if ours {
         return Ok(());
     }
-    let why = format!("{} is not a private folder of ours: remove it, or set XDG_RUNTIME_DIR", path.display());
+    let why =
+        format!("{} is not a private folder of ours: remove it, or set XDG_RUNTIME_DIR", path.display());
     Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
 }
 

@@ -125,7 +125,8 @@ fn seals_of(file: BorrowedFd<'_>) -> u32 {
 /// # Errors
 /// EIO: the host does not let us open it.
 pub(crate) fn describe(file: BorrowedFd<'_>, stat: &Stat) -> KResult<HostMemory> {
-    let failed = |error: io::Error| Errno::EIO.because(format!("the host does not let us have the file: {error}"));
+    let failed =
+        |error: io::Error| Errno::EIO.because(format!("the host does not let us have the file: {error}"));
     let host = backing_file(file).map_err(failed)?;
     let size = u64::try_from(stat.st_size).unwrap_or(0);
     let unused = unused(&host.mapped, stat, size);

@@ -75,7 +75,8 @@ pub(crate) fn set_up(view: &View) -> io::Result<Handles> {
 /// A tmpfs on `/dev` with the same entries.
 fn populate_dev(privileged: bool) -> io::Result<()> {
     let old = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open("/dev")?;
-    let entries: Vec<_> = fs::read_dir("/dev")?.filter_map(Result::ok).map(|entry| entry.file_name()).collect();
+    let entries: Vec<_> =
+        fs::read_dir("/dev")?.filter_map(Result::ok).map(|entry| entry.file_name()).collect();
     mount("tmpfs", "/dev", "tmpfs", MountFlags::NOSUID, Some(c"mode=755"))?;
     for name in entries {
         let from = Path::new("/proc/self/fd").join(old.as_raw_fd().to_string()).join(&name);
@@ -97,8 +98,11 @@ fn show(from: &Path, to: &Path, privileged: bool) -> io::Result<()> {
         return Ok(mount_bind_recursive(from, to)?);
     }
     if privileged && (kind.is_char_device() || kind.is_block_device()) {
-        let file_type =
-            if kind.is_char_device() { rustix::fs::FileType::CharacterDevice } else { rustix::fs::FileType::BlockDevice };
+        let file_type = if kind.is_char_device() {
+            rustix::fs::FileType::CharacterDevice
+        } else {
+            rustix::fs::FileType::BlockDevice
+        };
         make_node(to, file_type, meta.mode() & 0o7777, meta.rdev())?;
         return std::os::unix::fs::chown(to, Some(meta.uid()), Some(meta.gid()));
     }
@@ -186,7 +190,8 @@ fn kexec_loaded_file() -> io::Result<OwnedFd> {
 /// Shows `folder` with one more, empty file in it.
 fn extend_folder(folder: &Path, extra: &str) -> io::Result<()> {
     let old = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(folder)?;
-    let entries: Vec<_> = fs::read_dir(folder)?.filter_map(Result::ok).map(|entry| entry.file_name()).collect();
+    let entries: Vec<_> =
+        fs::read_dir(folder)?.filter_map(Result::ok).map(|entry| entry.file_name()).collect();
     mount("tmpfs", folder, "tmpfs", MountFlags::NOSUID, Some(c"mode=755"))?;
     for name in entries {
         let from = Path::new("/proc/self/fd").join(old.as_raw_fd().to_string()).join(&name);

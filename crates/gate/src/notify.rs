@@ -22,8 +22,6 @@ const GET_NOTIF_SIZES: libc::c_uint = 3;
 #[derive(Debug)]
 pub(crate) struct Listener(OwnedFd);
 
-
-
 /// What there is to receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {

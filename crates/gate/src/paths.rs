@@ -20,7 +20,8 @@ pub(crate) struct FdLink {
 
 /// Reads `/proc/self/fd/N`, `/proc/thread-self/fd/N`, `/proc/PID/fd/N`, `/proc/PID/task/TID/fd/N`, `/dev/fd/N`.
 pub(crate) fn fd_link(path: &Path) -> Option<FdLink> {
-    let words: Vec<&str> = path.to_str()?.split('/').filter(|word| !word.is_empty() && *word != ".").collect();
+    let words: Vec<&str> =
+        path.to_str()?.split('/').filter(|word| !word.is_empty() && *word != ".").collect();
     let (pid, fd) = match words.as_slice() {
         ["dev", "fd", fd] => (None, fd),
         ["dev", "stdin"] => (None, &"0"),
@@ -78,7 +79,8 @@ pub(crate) fn normal(path: &Path) -> PathBuf {
 pub(crate) fn host_pid(caller: &Task, pid: u32) -> Option<i32> {
     let namespace = |tid: i32| std::fs::read_link(proc_link(tid, "ns/pid")).ok();
     let ours = namespace(caller.tid)?;
-    let numbers = std::fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let numbers =
+        std::fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     numbers.into_iter().find(|tid: &i32| {
         let status = std::fs::read_to_string(proc_link(*tid, "status")).unwrap_or_default();
         let own = status.lines().find_map(|line| line.strip_prefix("NStgid:"));

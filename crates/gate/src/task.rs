@@ -83,7 +83,8 @@ fn open_pidfd(tid: i32) -> io::Result<OwnedFd> {
         return Ok(fd);
     }
     let status = fs::read_to_string(format!("/proc/{tid}/status"))?;
-    let group = status.lines().find_map(|line| line.strip_prefix("Tgid:")).and_then(|t| t.trim().parse().ok());
+    let group =
+        status.lines().find_map(|line| line.strip_prefix("Tgid:")).and_then(|t| t.trim().parse().ok());
     Ok(pidfd_open(pid(group.unwrap_or(tid))?, PidfdFlags::empty())?)
 }
 

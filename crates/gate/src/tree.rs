@@ -42,7 +42,9 @@ pub(crate) struct Spec {
 #[non_exhaustive]
 pub enum LaunchError {
     /// The host refused namespaces.
-    #[error("the host gives no namespaces of processes and mounts: {0}; `luosim doctor` says what is missing")]
+    #[error(
+        "the host gives no namespaces of processes and mounts: {0}; `luosim doctor` says what is missing"
+    )]
     Namespaces(#[source] io::Error),
     /// A step of the set-up failed.
     #[error("{0}")]
@@ -246,7 +248,8 @@ fn first_process(spec: &Spec, socket: &OwnedFd, ids: (u32, u32)) -> ! {
     match mounts::set_up(&spec.view) {
         Ok(handles) => {
             let mut kinds = vec![HANDLES];
-            kinds.extend(handles.device.iter().map(|_| b'd').chain(handles.kexec_loaded.iter().map(|_| b'k')));
+            kinds
+                .extend(handles.device.iter().map(|_| b'd').chain(handles.kexec_loaded.iter().map(|_| b'k')));
             let fds: Vec<BorrowedFd<'_>> =
                 handles.device.iter().chain(&handles.kexec_loaded).map(AsFd::as_fd).collect();
             if send(socket.as_fd(), &kinds, &fds).is_err() {
@@ -369,7 +372,9 @@ impl Prepared {
             vec![c(program.into_vec())]
         } else {
             let path = std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/bin:/bin"));
-            std::env::split_paths(&path).map(|folder| c(folder.join(&program).into_os_string().into_vec())).collect()
+            std::env::split_paths(&path)
+                .map(|folder| c(folder.join(&program).into_os_string().into_vec()))
+                .collect()
         };
         let own = std::env::vars_os()
             .filter(|(name, _)| !spec.environment.iter().any(|(set, _)| name.as_bytes() == set.as_bytes()))

@@ -121,7 +121,8 @@ impl Gate {
     fn truncate(&mut self, task: &Task, args: [u64; 6]) -> Reply {
         let Ok(text) = task.read_text(args[0], 4096) else { return Reply::GoOn };
         let path = std::path::PathBuf::from(String::from_utf8_lossy(&text).into_owned());
-        let link = crate::paths::absolute(task, libc::AT_FDCWD, &path).and_then(|p| crate::paths::fd_link(&p));
+        let link =
+            crate::paths::absolute(task, libc::AT_FDCWD, &path).and_then(|p| crate::paths::fd_link(&p));
         let owner = link.and_then(|link| Some((self.owner_of(task, link)?, link.fd)));
         let held = owner.and_then(|(owner, fd)| self.held(&owner, fd));
         held.map_or(Reply::GoOn, |held| ftruncate(&Held { writable: true, ..held }, args[1].cast_signed()))
@@ -130,7 +131,8 @@ impl Gate {
     fn write(&mut self, task: &Task, held: &Held, call: Call, args: [u64; 6]) -> Reply {
         let sealed = F_SEAL_WRITE | F_SEAL_FUTURE_WRITE;
         let seals = fcntl_get_seals(&held.file).map_or(0, |seals| seals.bits());
-        let Some(writing) = writing(task, held, call, args).filter(|_| held.writable && seals & sealed == 0) else {
+        let Some(writing) = writing(task, held, call, args).filter(|_| held.writable && seals & sealed == 0)
+        else {
             return Reply::GoOn;
         };
         let position = || seek(&held.file, SeekFrom::Current(0)).unwrap_or(0);
@@ -262,7 +264,12 @@ fn words(call: Call, fd: i32, args: [u64; 6]) -> String {
     match call {
         Call::Ftruncate => format!("ftruncate({fd}, {})", args[1].cast_signed()),
         Call::Fallocate => {
-            format!("fallocate({fd}, {:#x}, {}, {})", low(args[1]), args[2].cast_signed(), args[3].cast_signed())
+            format!(
+                "fallocate({fd}, {:#x}, {}, {})",
+                low(args[1]),
+                args[2].cast_signed(),
+                args[3].cast_signed()
+            )
         }
         Call::Fcntl => format!("fcntl({fd}, F_ADD_SEALS, {:#x})", low(args[2])),
         Call::Pwrite => format!("pwrite({fd}, {} bytes, {})", args[2], args[3]),

@@ -145,7 +145,9 @@ impl Gate {
         let user = Pid(task.identity().pid);
         let result = check_boot(self, &task, "reboot").and_then(|pid| {
             if magic1 != MAGIC1 || !MAGIC2.contains(&magic2) {
-                return Err(Errno::EINVAL.because(format!("{magic1:#x} and {magic2} are not reboot's magic numbers")));
+                return Err(
+                    Errno::EINVAL.because(format!("{magic1:#x} and {magic2} are not reboot's magic numbers"))
+                );
             }
             self.reboot_command(pid, command)
         });
@@ -205,7 +207,8 @@ fn command_name(command: u32) -> &'static str {
 /// How many bytes the kernel file has; what is in them does not matter here.
 fn read_kernel(task: &Task, fd: i32) -> KResult<u64> {
     let file = task.descriptor(fd)?;
-    let stat = rustix::fs::fstat(&file).map_err(|error| super::host_refusal(&error.into(), "the kernel file"))?;
+    let stat =
+        rustix::fs::fstat(&file).map_err(|error| super::host_refusal(&error.into(), "the kernel file"))?;
     if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
         return Err(Errno::EINVAL.because("the kernel file is not a regular file"));
     }

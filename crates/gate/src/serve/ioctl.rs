@@ -122,8 +122,7 @@ impl Gate {
             Some(Command::PreserveFd) => return self.preserve(request, guest),
             _ => {}
         }
-        let result =
-            self.machine.ioctl_outside(request.user, request.file, guest, request.code, request.arg);
+        let result = self.machine.ioctl_outside(request.user, request.file, guest, request.code, request.arg);
         if let Some(Command::Finish) = request.command {
             self.drop_released();
         }

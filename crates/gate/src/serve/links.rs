@@ -26,7 +26,8 @@ impl Gate {
         let path = PathBuf::from(std::ffi::OsString::from(String::from_utf8_lossy(&text).into_owned()));
         let room = usize::try_from(super::signed(size)).unwrap_or(0);
         // Only a last component that is a number can be a descriptor's.
-        let number = path.file_name().is_some_and(|name| name.as_encoded_bytes().iter().all(u8::is_ascii_digit));
+        let number =
+            path.file_name().is_some_and(|name| name.as_encoded_bytes().iter().all(u8::is_ascii_digit));
         if !number || room == 0 {
             return Reply::GoOn;
         }

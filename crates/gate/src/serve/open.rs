@@ -139,7 +139,8 @@ impl Gate {
     fn device_for(&mut self, task: &Task, flags: OFlags) -> KResult<OwnedFd> {
         let who = task.identity();
         if self.privileged && who.uid != 0 && !who.overrides_permissions() {
-            let why = format!("the device belongs to root, with mode 0600; the process runs as uid {}", who.uid);
+            let why =
+                format!("the device belongs to root, with mode 0600; the process runs as uid {}", who.uid);
             return Err(Errno::EACCES.because(why));
         }
         if !task.has_free_descriptor() {
@@ -160,7 +161,13 @@ impl Gate {
         let Ok(file) = rustix::fs::memfd_create("cmdline", rustix::fs::MemfdFlags::CLOEXEC) else {
             return Reply::GoOn;
         };
-        if std::os::unix::fs::FileExt::write_all_at(&std::fs::File::from(file.try_clone().expect("room")), text.as_bytes(), 0).is_err() {
+        if std::os::unix::fs::FileExt::write_all_at(
+            &std::fs::File::from(file.try_clone().expect("room")),
+            text.as_bytes(),
+            0,
+        )
+        .is_err()
+        {
             return Reply::GoOn;
         }
         match listener.add_fd(n.id, file.as_fd(), flags.contains(OFlags::CLOEXEC)) {

@@ -171,6 +171,7 @@ fn copy_by_host(from: *const u8, to: &mut [u8]) -> bool {
     let remote = libc::iovec { iov_base: from.cast_mut().cast(), iov_len: to.len() };
     // SAFETY: `local` is a live buffer of that length; `remote` is only read by the host, which checks it; the
     // pid is our own.
-    let copied = unsafe { libc::process_vm_readv(libc::getpid(), &raw const local, 1, &raw const remote, 1, 0) };
+    let copied =
+        unsafe { libc::process_vm_readv(libc::getpid(), &raw const local, 1, &raw const remote, 1, 0) };
     usize::try_from(copied) == Ok(to.len())
 }

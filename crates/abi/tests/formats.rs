@@ -1,0 +1,390 @@
+//! `docs/formats/` held to the code: every byte map has the offsets, sizes and types of its structure, every structure
+//! has a byte map, and worked examples are recomputed.
+
+use std::collections::BTreeMap;
+use std::mem::{offset_of, size_of};
+use std::path::{Path, PathBuf};
+
+use luosim_abi::ioctl::{self, Command};
+use luosim_abi::kho::{self, v1, v4, vmalloc};
+use luosim_abi::luo::{self, block, flb, record};
+use luosim_abi::memfd::{self, folio::FolioEntry};
+use luosim_abi::release::RELEASES;
+use luosim_abi::{fdt, luo::v1 as luo_v1};
+use zerocopy::{big_endian, little_endian};
+
+/// How a page names the type of a field.
+trait Documented {
+    fn kind() -> String;
+}
+
+macro_rules! documented {
+    ($($type:ty = $kind:literal),* $(,)?) => {
+        $(impl Documented for $type {
+            fn kind() -> String {
+                String::from($kind)
+            }
+        })*
+    };
+}
+
+documented! {
+    little_endian::U16 = "u16",
+    little_endian::U32 = "u32",
+    little_endian::U64 = "u64",
+    little_endian::I32 = "i32",
+    big_endian::U32 = "be32",
+    vmalloc::Descriptor = "bytes[16]",
+}
+
+impl<const N: usize> Documented for [u8; N] {
+    fn kind() -> String {
+        format!("char[{N}]")
+    }
+}
+
+/// A row of a byte map.
+#[derive(Debug, PartialEq, Eq)]
+struct Field {
+    offset: usize,
+    size: usize,
+    name: String,
+    kind: String,
+}
+
+struct Layout {
+    name: &'static str,
+    size: usize,
+    fields: Vec<Field>,
+}
+
+fn field_of<S, F: Documented>(name: &str, offset: usize, _: impl Fn(&S) -> &F) -> Field {
+    Field { offset, size: size_of::<F>(), name: name.to_owned(), kind: F::kind() }
+}
+
+macro_rules! layout {
+    ($name:literal, $type:ty, $($field:ident)*) => {
+        Layout {
+            name: $name,
+            size: size_of::<$type>(),
+            fields: vec![$(field_of(
+                stringify!($field),
+                offset_of!($type, $field),
+                |structure: &$type| &structure.$field,
+            )),*],
+        }
+    };
+}
+
+/// A page or area that is no Rust structure: parts of `unit` bytes, `count` of them each.
+fn page(name: &'static str, parts: &[(&str, &str, u64, u64)]) -> Layout {
+    let mut fields = Vec::new();
+    let mut offset = 0;
+    for (part, unit, bytes, count) in parts {
+        let size = usize::try_from(bytes * count).expect("small");
+        let kind = if *count == 1 { (*unit).to_owned() } else { format!("{unit} × {count}") };
+        fields.push(Field { offset, size, name: (*part).to_owned(), kind });
+        offset += size;
+    }
+    Layout { name, size: offset, fields }
+}
+
+fn bytes_of<T>() -> u64 {
+    u64::try_from(size_of::<T>()).expect("small")
+}
+
+fn kho_layouts() -> Vec<Layout> {
+    let chunk = [
+        ("header", "bytes[16]", bytes_of::<v1::ChunkHeader>(), 1),
+        ("entries", "bytes[16]", bytes_of::<v1::ChunkEntry>(), v1::ENTRIES_PER_CHUNK as u64),
+    ];
+    vec![
+        layout!("fdt::FdtHeader", fdt::FdtHeader, magic totalsize off_dt_struct off_dt_strings off_mem_rsvmap version
+            last_comp_version boot_cpuid_phys size_dt_strings size_dt_struct),
+        layout!("kho::setup_data::Header", kho::setup_data::Header, next kind len),
+        layout!("kho::setup_data::Payload", kho::setup_data::Payload, fdt_addr fdt_size scratch_addr scratch_size),
+        layout!("kho::scratch::Entry", kho::scratch::Entry, addr size),
+        layout!("kho::metadata::Metadata", kho::metadata::Metadata, version previous_release kexec_count),
+        layout!("kho::v1::ChunkHeader", v1::ChunkHeader, next order num_elms),
+        layout!("kho::v1::ChunkEntry", v1::ChunkEntry, phys_start bitmap),
+        page("kho::v1::chunk", &chunk),
+        page("kho::v4::table", &[("child", "u64", 8, v4::TABLE_ENTRIES)]),
+        page("kho::v4::leaf", &[("bits", "bytes[4096]", v4::LEAF_BITS / 8, 1)]),
+        layout!("kho::vmalloc::Descriptor", vmalloc::Descriptor, first total_pages flags order),
+        page("kho::vmalloc::chunk", &[("next", "u64", 8, 1), ("phys", "u64", 8, vmalloc::PER_CHUNK as u64)]),
+    ]
+}
+
+fn luo_layouts() -> Vec<Layout> {
+    let session = bytes_of::<record::SessionRecord>();
+    let file = bytes_of::<record::FileRecord>();
+    let area = luo_v1::SESSION_AREA_PAGES * 4096;
+    let rest = area - luo_v1::SESSION_HEADER_SIZE - luo_v1::MAX_SESSIONS * session;
+    let flbs = flb::MAX_ENTRIES as u64;
+    vec![
+        layout!("luo::record::SessionRecord", record::SessionRecord, name files count),
+        layout!("luo::record::FileRecord", record::FileRecord, compatible data token),
+        page(
+            "luo::v1::sessions",
+            &[
+                ("count", "u64", luo_v1::SESSION_HEADER_SIZE, 1),
+                ("sessions", "bytes[80]", session, luo_v1::MAX_SESSIONS),
+                ("unused", "bytes[8]", rest, 1),
+            ],
+        ),
+        page("luo::v1::files", &[("files", "bytes[64]", file, luo_v1::MAX_FILES)]),
+        layout!("luo::v5::LuoSer", luo::v5::LuoSer, compatible liveupdate_num sessions_pa flbs_pa),
+        layout!("luo::block::BlockHeader", block::BlockHeader, next count),
+        page(
+            "luo::block::sessions",
+            &[
+                ("header", "bytes[16]", block::HEADER_SIZE, 1),
+                ("sessions", "bytes[80]", session, block::capacity(session)),
+            ],
+        ),
+        page(
+            "luo::block::files",
+            &[
+                ("header", "bytes[16]", block::HEADER_SIZE, 1),
+                ("files", "bytes[64]", file, block::capacity(file)),
+                ("unused", "bytes[48]", 4096 - block::HEADER_SIZE - block::capacity(file) * file, 1),
+            ],
+        ),
+        page(
+            "luo::flb::page",
+            &[
+                ("header", "bytes[16]", flb::HEADER_SIZE, 1),
+                ("entries", "bytes[64]", flb::ENTRY_SIZE, flbs),
+                ("unused", "bytes[48]", 4096 - flb::HEADER_SIZE - flbs * flb::ENTRY_SIZE, 1),
+            ],
+        ),
+        layout!("luo::flb::FlbHeader", flb::FlbHeader, pgcnt count),
+        layout!("luo::flb::FlbEntry", flb::FlbEntry, name data count),
+    ]
+}
+
+fn other_layouts() -> Vec<Layout> {
+    vec![
+        layout!("memfd::v1::MemfdSer", memfd::v1::MemfdSer, pos size nr_folios folios),
+        layout!("memfd::v2::MemfdSer", memfd::v2::MemfdSer, pos size seals flags nr_folios folios),
+        layout!("memfd::folio::FolioEntry", FolioEntry, word index),
+        layout!("ioctl::SessionArg", ioctl::SessionArg, size fd name),
+        layout!("ioctl::FdArg", ioctl::FdArg, size fd token),
+        layout!("ioctl::FinishArg", ioctl::FinishArg, size reserved),
+        layout!("ioctl::GetNameArg", ioctl::GetNameArg, size reserved name),
+    ]
+}
+
+fn layouts() -> Vec<Layout> {
+    [kho_layouts(), luo_layouts(), other_layouts()].into_iter().flatten().collect()
+}
+
+fn folder(of: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(of)
+}
+
+fn page_text(name: &str) -> String {
+    std::fs::read_to_string(folder("../../docs/formats").join(name)).expect("a page of docs/formats")
+}
+
+/// Every page with its text.
+fn pages() -> Vec<(PathBuf, String)> {
+    let entries = std::fs::read_dir(folder("../../docs/formats")).expect("docs/formats");
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    paths.sort();
+    paths.into_iter().map(|path| (path.clone(), std::fs::read_to_string(path).expect("text"))).collect()
+}
+
+fn cells(row: &str) -> Vec<String> {
+    row.trim().trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`').to_owned()).collect()
+}
+
+/// The rows of the table that begins with the line `head`.
+fn rows<'a>(text: &'a str, head: &str) -> impl Iterator<Item = Vec<String>> + use<'a> {
+    let at = text.find(head).unwrap_or_else(|| panic!("no table {head}"));
+    text[at..].lines().skip(2).take_while(|line| line.starts_with('|')).map(cells)
+}
+
+const HEAD: &str = "| offset | size | field | type | meaning |";
+
+/// The byte maps of one page: marker, then table.
+fn maps(path: &Path, text: &str) -> Vec<(String, Vec<Field>)> {
+    let mut found = Vec::new();
+    for part in text.split("<!-- bytes: ").skip(1) {
+        let (name, rest) = part.split_once(" -->").expect("a marker ends");
+        let table = rest.trim_start();
+        assert!(table.starts_with(HEAD), "{}: no byte map behind the marker {name}", path.display());
+        let fields = rows(table, HEAD).map(|row| Field {
+            offset: row[0].parse().expect("an offset"),
+            size: row[1].parse().expect("a size"),
+            name: row[2].clone(),
+            kind: row[3].clone(),
+        });
+        found.push((name.to_owned(), fields.collect()));
+    }
+    assert_eq!(text.matches(HEAD).count(), found.len(), "{}: a byte map without marker", path.display());
+    found
+}
+
+#[test]
+fn byte_maps_are_those_of_the_structures() {
+    let mut documented = BTreeMap::new();
+    for (path, text) in pages() {
+        for (name, fields) in maps(&path, &text) {
+            assert!(documented.insert(name.clone(), fields).is_none(), "two byte maps of {name}");
+        }
+    }
+    for layout in layouts() {
+        let fields = documented.remove(layout.name);
+        let fields = fields.unwrap_or_else(|| panic!("{} has no byte map in docs/formats", layout.name));
+        assert_eq!(fields, layout.fields, "the byte map of {}", layout.name);
+        let end = fields.iter().fold(0, |end, field| {
+            assert_eq!(field.offset, end, "a gap before {} of {}", field.name, layout.name);
+            end + field.size
+        });
+        assert_eq!(end, layout.size, "the byte map of {} does not reach its end", layout.name);
+    }
+    assert!(documented.is_empty(), "byte maps of nothing: {:?}", documented.keys());
+}
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).expect("a folder of sources") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn every_structure_of_the_crate_has_a_byte_map() {
+    let mut files = Vec::new();
+    sources(&folder("src"), &mut files);
+    let known: Vec<&str> = layouts().iter().map(|layout| layout.name).collect();
+    let mut count = 0;
+    for file in files {
+        let text = std::fs::read_to_string(&file).expect("source");
+        let module = file.strip_prefix(folder("src")).expect("below src").with_extension("");
+        let module = module.display().to_string().replace(std::path::MAIN_SEPARATOR, "::");
+        for part in text.split("#[repr(C)]\npub struct ").skip(1) {
+            let name = part.split(' ').next().expect("a name");
+            let name = format!("{module}::{name}");
+            assert!(known.contains(&name.as_str()), "{name} has no byte map");
+            count += 1;
+        }
+    }
+    let pages = known
+        .iter()
+        .filter(|name| name.rsplit("::").next().is_some_and(|last| last.starts_with(char::is_lowercase)));
+    assert_eq!(count, known.len() - pages.count());
+}
+
+fn number(text: &str) -> u64 {
+    let parsed = match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    parsed.unwrap_or_else(|_| panic!("{text} is not a number"))
+}
+
+fn numbers(row: &[String]) -> Vec<u64> {
+    row.iter().map(|cell| number(cell)).collect()
+}
+
+fn order(number: u64) -> u32 {
+    u32::try_from(number).expect("an order")
+}
+
+#[test]
+fn worked_examples_of_bitmaps_are_right() {
+    let text = page_text("kho-v1.md");
+    let mut count = 0;
+    for row in rows(&text, "| address | order | bitmap index | phys_start | bit |") {
+        let row = numbers(&row);
+        let order = order(row[1]);
+        let (index, bit) = v1::locate(row[0] >> 12, order);
+        assert_eq!(row[2..], [index, v1::phys_start(index, order), bit], "{row:x?}");
+        assert_eq!(row[3] + (row[4] << (12 + order)), row[0], "{row:x?}");
+        count += 1;
+    }
+    assert_eq!(count, 7);
+}
+
+#[test]
+fn worked_examples_of_keys_are_right() {
+    let text = page_text("kho-v4.md");
+    let mut count = 0;
+    for row in rows(&text, "| address | order | key | L5 | L4 | L3 | L2 | L1 | bit |") {
+        let row = numbers(&row);
+        let key = row[2];
+        assert_eq!(v4::key(row[0], order(row[1])), Some(key), "{row:x?}");
+        assert_eq!(v4::block(key), Some((row[0], order(row[1]))), "{row:x?}");
+        let path: Vec<u64> = (1..=v4::ROOT_LEVEL).rev().map(|level| v4::index(key, level)).collect();
+        assert_eq!(row[3..8], path, "{row:x?}");
+        assert_eq!(row[8], v4::leaf_bit(key), "{row:x?}");
+        count += 1;
+    }
+    assert_eq!(count, 9);
+}
+
+#[test]
+fn worked_examples_of_folio_entries_are_right() {
+    let text = page_text("memfd.md");
+    let mut count = 0;
+    for row in rows(&text, "| frame | flags | index | word |") {
+        let row = numbers(&row);
+        let entry = FolioEntry::new(row[0], u16::try_from(row[1]).expect("flags"), row[2]);
+        assert_eq!((entry.word.get(), entry.index.get()), (row[3], row[2]), "{row:x?}");
+        count += 1;
+    }
+    assert_eq!(count, 3);
+}
+
+#[test]
+fn command_numbers_are_right() {
+    let text = page_text("ioctl.md");
+    let found: Vec<u64> =
+        rows(&text, "| command | number | structure |").map(|row| number(&row[1])).collect();
+    let codes: Vec<u64> = Command::ALL.iter().map(|command| u64::from(command.code())).collect();
+    assert_eq!(found, codes);
+}
+
+#[test]
+fn the_table_of_releases_is_the_crates() {
+    let text = page_text("index.md");
+    let yes = |on: bool| if on { "yes" } else { "no" };
+    let rows: Vec<Vec<String>> = rows(&text, "| release | root tree").collect();
+    let want: Vec<Vec<String>> = RELEASES
+        .iter()
+        .map(|row| {
+            let formats = [row.kho.compatible(), row.luo.compatible(), row.memfd.compatible()];
+            let words = [row.name].into_iter().chain(formats).chain([yes(row.flb), yes(row.metadata)]);
+            words.map(str::to_owned).collect()
+        })
+        .collect();
+    assert_eq!(rows, want);
+}
+
+#[test]
+fn names_in_trees_are_the_crates() {
+    let root = page_text("kho-root.md");
+    for name in [
+        kho::PROP_MEMORY_MAP,
+        v1::COMPATIBLE,
+        v1::PROP_SUBTREE,
+        v4::COMPATIBLE,
+        v4::PROP_SUBTREE,
+        v4::PROP_SIZE,
+    ] {
+        assert!(root.contains(&format!("`{name}`")), "{name} in kho-root.md");
+    }
+    let tree = page_text("luo-v1.md");
+    for name in
+        [luo_v1::COMPATIBLE, luo_v1::PROP_NUMBER, luo_v1::SESSION_COMPATIBLE, luo_v1::PROP_SESSION_HEADER]
+    {
+        assert!(tree.contains(&format!("`{name}`")), "{name} in luo-v1.md");
+    }
+    assert!(tree.contains(&format!("`/{}`", luo_v1::NODE_SESSION)));
+}

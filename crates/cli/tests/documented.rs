@@ -1,0 +1,157 @@
+//! Every command in the README and in the chapters that show commands is run, and its output compared.
+//!
+//! In a `console` block a line `$ COMMAND` is run, `? N` behind it is its exit code (0 without), the other lines are what it
+//! prints, errors first. `...` stands for any lines, `[..]` for any part of a line; a command with nothing below it may
+//! print anything. A comment `file: NAME` before a block makes the block that file.
+
+mod common;
+
+use std::path::Path;
+
+use common::{luosim_in, page, text, workshop};
+
+/// One command as a page shows it.
+#[derive(Debug, Default)]
+struct Shown {
+    command: String,
+    code: i32,
+    lines: Vec<String>,
+}
+
+/// The fenced blocks of a page: what stands before the fence, the language, the text.
+fn blocks(page: &str) -> Vec<(&str, &str, &str)> {
+    let parts: Vec<&str> = page.split("```").collect();
+    assert!(parts.len() % 2 == 1, "a block is not closed");
+    let fenced = parts.chunks(2).filter(|pair| pair.len() == 2);
+    fenced
+        .map(|pair| {
+            let (language, body) = pair[1].split_once('\n').expect("a block has lines");
+            (pair[0], language, body)
+        })
+        .collect()
+}
+
+fn commands(block: &str) -> Vec<Shown> {
+    let mut shown: Vec<Shown> = Vec::new();
+    for line in block.lines() {
+        if let Some(command) = line.strip_prefix("$ ") {
+            shown.push(Shown { command: command.to_owned(), ..Shown::default() });
+            continue;
+        }
+        let last = shown.last_mut().expect("a block begins with a command");
+        match line.strip_prefix("? ") {
+            Some(code) => last.code = code.parse().expect("an exit code"),
+            None => last.lines.push(line.to_owned()),
+        }
+    }
+    shown
+}
+
+fn line_fits(pattern: &str, line: &str) -> bool {
+    let parts: Vec<&str> = pattern.split("[..]").collect();
+    let [first, middle @ .., last] = parts.as_slice() else { return pattern == line };
+    let Some(mut rest) = line.strip_prefix(first) else { return false };
+    for part in middle {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    rest.ends_with(last)
+}
+
+fn fits(pattern: &[String], lines: &[&str]) -> bool {
+    match pattern.split_first() {
+        None => lines.is_empty(),
+        Some((first, rest)) if first == "..." => {
+            (0..=lines.len()).any(|skipped| fits(rest, &lines[skipped..]))
+        }
+        Some((first, rest)) => {
+            lines.split_first().is_some_and(|(line, others)| line_fits(first, line) && fits(rest, others))
+        }
+    }
+}
+
+/// Runs a shown command; `None` for one that is not run here.
+fn run(folder: &Path, command: &str) -> Option<(i32, String)> {
+    if command == "cargo test --workspace" {
+        return None;
+    }
+    if let Some(path) = command.strip_prefix("cat ") {
+        return Some((0, std::fs::read_to_string(folder.join(path)).expect("a file that a command wrote")));
+    }
+    let arguments =
+        command.strip_prefix("cargo run --release -- ").or_else(|| command.strip_prefix("luosim "));
+    let arguments: Vec<&str> =
+        arguments.unwrap_or_else(|| panic!("who runs {command}?")).split(' ').collect();
+    let output = luosim_in(folder, &arguments);
+    Some((output.status.code().expect("it ends"), text(&output.stderr) + &text(&output.stdout)))
+}
+
+fn check(folder: &Path, shown: &Shown) {
+    let Some((code, printed)) = run(folder, &shown.command) else { return };
+    assert_eq!(code, shown.code, "$ {}\n{printed}", shown.command);
+    let lines: Vec<&str> = printed.lines().collect();
+    let good = shown.lines.is_empty() || fits(&shown.lines, &lines);
+    assert!(good, "$ {}\nshown:\n{}\nprinted:\n{printed}", shown.command, shown.lines.join("\n"));
+}
+
+/// Runs everything on a page; returns the number of commands.
+fn check_page(name: &str) -> usize {
+    let (text, folder) = (page(name), workshop());
+    let mut count = 0;
+    for (before, language, body) in blocks(&text) {
+        let file =
+            before.trim_end().rsplit_once("<!-- file: ").and_then(|(_, rest)| rest.strip_suffix(" -->"));
+        if let Some(file) = file {
+            std::fs::write(folder.path().join(file), body).expect("writable");
+        }
+        if language == "console" {
+            for shown in commands(body) {
+                check(folder.path(), &shown);
+                count += 1;
+            }
+        }
+    }
+    count
+}
+
+#[test]
+fn the_readme_is_true() {
+    assert_eq!(check_page("README.md"), 5);
+}
+
+#[test]
+fn the_tour_is_true() {
+    assert_eq!(check_page("docs/tour.md"), 11);
+}
+
+#[test]
+fn the_chapter_on_json_is_true() {
+    assert_eq!(check_page("docs/json.md"), 1);
+}
+
+#[test]
+fn the_chapter_on_the_command_is_true() {
+    assert_eq!(check_page("docs/command.md"), 4);
+}
+
+#[test]
+fn no_other_page_shows_commands_that_nobody_runs() {
+    let known = ["tour.md", "command.md", "json.md"];
+    for entry in std::fs::read_dir(common::root().join("docs")).expect("docs") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        if name.ends_with(".md") && !known.contains(&name.as_str()) {
+            assert!(!page(&format!("docs/{name}")).contains("```console"), "{name}");
+        }
+    }
+}
+
+#[test]
+fn patterns_are_strict() {
+    let pattern = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+    assert!(fits(&pattern("a\n...\nd [..] f"), &["a", "b", "c", "d e f"]));
+    assert!(fits(&pattern("..."), &[]));
+    assert!(!fits(&pattern("a\n...\nd"), &["a", "d", "e"]));
+    assert!(!fits(&pattern("a"), &["a", "b"]));
+    assert!(!fits(&pattern("0x[..]1"), &["0x2"]));
+}
