@@ -158,6 +158,7 @@ fn rules(served: Served) -> Vec<(u32, u32, Rule)> {
         (X86_64.truncate, I386.truncate, Rule::Notify),
         (X86_64.fallocate, I386.fallocate, Rule::Notify),
         (X86_64.reboot, I386.reboot, Rule::Notify),
+        (X86_64.syslog, I386.syslog, Rule::Notify),
         (X86_64.kexec_load, I386.kexec_load, Rule::Notify),
         (X86_64.kexec_file_load, I386.kexec_file_load, Rule::Notify),
     ];

@@ -17,8 +17,8 @@ use luosim_files::{InodeId, Shmem};
 use luosim_machine::outside::HostMemory;
 use luosim_physmem::{HostFile, PAGE_SIZE, Ram};
 use rustix::fs::{
-    FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags, SeekFrom, Stat, fallocate, fcntl_add_seals,
-    fcntl_get_seals, fcntl_getfl, fstat, fstatfs, memfd_create, seek,
+    FallocateFlags, Gid, MemfdFlags, Mode, OFlags, SealFlags, SeekFrom, Stat, Uid, fallocate,
+    fcntl_add_seals, fcntl_get_seals, fcntl_getfl, fstat, fstatfs, memfd_create, seek,
 };
 
 const TMPFS_MAGIC: i64 = 0x0102_1994;
@@ -161,10 +161,16 @@ pub(crate) fn fill_holes(host: &HostFile, size: u64, policy: Holes) -> io::Resul
 }
 
 /// A file for a retrieved one: the host's own where it can be, a copy where not. `Some` second part: the copy.
+/// It belongs to `owner`, user and group, where we may give files away.
 ///
 /// # Errors
 /// What the host says.
-pub(crate) fn export(file: &Shmem, ram: &Ram, position: u64) -> io::Result<(OwnedFd, Option<Backing>)> {
+pub(crate) fn export(
+    file: &Shmem,
+    ram: &Ram,
+    position: u64,
+    owner: Option<(u32, u32)>,
+) -> io::Result<(OwnedFd, Option<Backing>)> {
     let same = file.host_contents(ram).and_then(|host| give_back(file, &host).ok());
     let (fd, copy) = match same {
         Some(fd) => (fd, None),
@@ -174,6 +180,9 @@ pub(crate) fn export(file: &Shmem, ram: &Ram, position: u64) -> io::Result<(Owne
             (fd, Some(Backing { file: host, unused: Vec::new() }))
         }
     };
+    if let Some((uid, gid)) = owner {
+        rustix::fs::fchown(&fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+    }
     seek(&fd, SeekFrom::Start(position))?;
     Ok((fd, copy))
 }

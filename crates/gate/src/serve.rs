@@ -4,6 +4,7 @@ mod frozen;
 pub(crate) mod image;
 mod ioctl;
 mod links;
+mod log;
 mod open;
 
 use std::io;
@@ -77,6 +78,7 @@ impl Gate {
             Call::Readlink => self.readlink(tid, (libc::AT_FDCWD, args[0]), args[1], args[2]),
             Call::ReadlinkAt => self.readlink(tid, (signed(args[0]), args[1]), args[2], args[3]),
             Call::Reboot => self.reboot(tid, args),
+            Call::Syslog => self.syslog(tid, args),
             Call::KexecLoad => self.kexec_load(tid, args),
             Call::KexecFileLoad => self.kexec_file_load(tid, args),
             call => self.change(listener, n, call),

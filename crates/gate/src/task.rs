@@ -36,6 +36,8 @@ pub(crate) struct Identity {
     pub(crate) name: String,
     /// Effective user id, in the supervisor's namespace.
     pub(crate) uid: u32,
+    /// Effective group id, likewise.
+    pub(crate) gid: u32,
     capabilities: u64,
 }
 
@@ -67,11 +69,12 @@ fn identify(tid: i32) -> io::Result<Identity> {
         line.map(str::trim).unwrap_or_default().to_owned()
     };
     let last = |text: String| text.split_whitespace().next_back().and_then(|word| word.parse().ok());
-    let uid = field("Uid:").split_whitespace().nth(1).and_then(|word| word.parse().ok());
+    let effective = |name: &str| field(name).split_whitespace().nth(1).and_then(|word| word.parse().ok());
     Ok(Identity {
         pid: last(field("NStgid:")).or_else(|| last(field("Tgid:"))).unwrap_or(0),
         name: field("Name:"),
-        uid: uid.unwrap_or(u32::MAX),
+        uid: effective("Uid:").unwrap_or(u32::MAX),
+        gid: effective("Gid:").unwrap_or(u32::MAX),
         capabilities: u64::from_str_radix(&field("CapEff:"), 16).unwrap_or(0),
     })
 }

@@ -12,6 +12,18 @@ pub enum Level {
     Err,
 }
 
+impl Level {
+    /// The number in `<6>`, as `syslog(2)` shows it.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Info => 6,
+            Self::Warn => 4,
+            Self::Err => 3,
+        }
+    }
+}
+
 /// One line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogLine {

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use luosim_abi::{Errno, Refusal};
 use luosim_luo::SessionKey;
 use luosim_machine::process::Pid;
-use rustix::fs::{OFlags, SeekFrom, fcntl_get_seals, fcntl_getfl, fstat, seek};
+use rustix::fs::{OFlags, SealFlags, SeekFrom, fcntl_get_seals, fcntl_getfl, fstat, seek};
 
 use super::ioctl::caller;
 use super::{Reply, low, signed};
@@ -74,7 +74,8 @@ impl Gate {
 
     /// A call that may change a file.
     pub(super) fn change(&mut self, listener: &Listener, n: &Notification, call: Call) -> Reply {
-        if self.files.held.is_empty() {
+        let write = !matches!(call, Call::Ftruncate | Call::Truncate | Call::Fallocate | Call::Fcntl);
+        if self.files.held.is_empty() && !write {
             return Reply::GoOn;
         }
         let Some(task) = caller(self, i32::try_from(n.pid).unwrap_or(0)) else { return Reply::Gone };
@@ -84,7 +85,7 @@ impl Gate {
             Call::CopyFileRange | Call::Splice => signed(args[2]),
             _ => signed(args[0]),
         };
-        let Some(held) = self.held(&task, fd) else { return Reply::GoOn };
+        let Some(held) = self.held(&task, fd, write) else { return Reply::GoOn };
         if !listener.is_valid(n.id) {
             return Reply::Gone;
         }
@@ -104,10 +105,15 @@ impl Gate {
         reply
     }
 
-    fn held(&mut self, task: &Task, fd: i32) -> Option<Held> {
+    /// The file behind a descriptor, if a session holds it; for a write also if it may not grow by a seal: then too
+    /// the release decides how much of a write over the end is done.
+    fn held(&mut self, task: &Task, fd: i32, write: bool) -> Option<Held> {
         let file = task.descriptor(fd).ok()?;
         let stat = fstat(&file).ok()?;
-        self.frozen(host_inode(&stat))?;
+        let sealed = || fcntl_get_seals(&file).is_ok_and(|seals| seals.contains(SealFlags::GROW));
+        if self.files.held.is_empty() || self.frozen(host_inode(&stat)).is_none() {
+            (write && stat.st_mode & libc::S_IFMT == libc::S_IFREG && sealed()).then_some(())?;
+        }
         let flags = fcntl_getfl(&file).ok()?;
         Some(Held {
             size: u64::try_from(stat.st_size).unwrap_or(0),
@@ -124,7 +130,7 @@ impl Gate {
         let link =
             crate::paths::absolute(task, libc::AT_FDCWD, &path).and_then(|p| crate::paths::fd_link(&p));
         let owner = link.and_then(|link| Some((self.owner_of(task, link)?, link.fd)));
-        let held = owner.and_then(|(owner, fd)| self.held(&owner, fd));
+        let held = owner.and_then(|(owner, fd)| self.held(&owner, fd, false));
         held.map_or(Reply::GoOn, |held| ftruncate(&Held { writable: true, ..held }, args[1].cast_signed()))
     }
 
@@ -143,7 +149,7 @@ impl Gate {
         }
         let room = self.machine.kernel().map_or(0, |kernel| kernel.write_room(held.size, start, len));
         if room == 0 {
-            return frozen("a write may not pass its end").into();
+            return frozen("or sealed against growing: a write may not pass its end").into();
         }
         match copy_in(task, held, &writing, start, room) {
             Ok(()) => {

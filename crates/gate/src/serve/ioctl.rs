@@ -217,7 +217,11 @@ impl Gate {
     ) -> Result<i32, Option<Refusal>> {
         let kind = self.machine.kernel().and_then(|kernel| kernel.description(file));
         let session = matches!(kind, Some(FileKind::Session(_)));
-        let made = if session { self.new_session(request, guest, file) } else { self.file_to_give(file) };
+        let made = if session {
+            self.new_session(request, guest, file)
+        } else {
+            self.file_to_give(request.task, file)
+        };
         let (tag, description) = made.inspect_err(|_| self.machine.close_outside(request.user, file))?;
         let added = listener.add_fd(n.id, description.as_fd(), true);
         drop(description);
@@ -259,11 +263,13 @@ impl Gate {
     }
 
     /// The real file of a retrieved one.
-    fn file_to_give(&mut self, file: FileId) -> Result<(Option<Tag>, OwnedFd), Option<Refusal>> {
+    fn file_to_give(&mut self, task: &Task, file: FileId) -> Result<(Option<Tag>, OwnedFd), Option<Refusal>> {
         let failed = |error: std::io::Error| Some(host_refusal(&error, "the host cannot give the file back"));
         if let Some(given) = self.files.given.get(&file) {
             return Ok((None, given.try_clone().map_err(failed)?));
         }
+        let who = task.identity();
+        let owner = self.privileged.then_some((who.uid, who.gid));
         let kernel = self.machine.kernel().expect("it answered");
         let open = kernel.core().open_files().table.get(file);
         let FileKind::Shmem(inode) = open.kind else {
@@ -271,7 +277,8 @@ impl Gate {
         };
         let shmem = kernel.core().open_files().inodes.get(inode);
         let ino = shmem.ino;
-        let (description, copy) = memory::export(shmem, kernel.core().ram(), open.pos).map_err(failed)?;
+        let (description, copy) =
+            memory::export(shmem, kernel.core().ram(), open.pos, owner).map_err(failed)?;
         if let Some(backing) = copy {
             self.machine.rehost_outside(inode, backing);
         }
