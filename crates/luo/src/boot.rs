@@ -218,12 +218,17 @@ impl<H: Host> Luo<H> {
         host.emit(Event::SessionFound { session: found.name });
         if found.files == PhysAddr::NULL {
             if found.count != 0 {
-                let text = format!("luo: session [{}] has {} files but no area", found.name, found.count);
+                let what = format!("session [{}] has {} files but no area", found.name, found.count);
+                let text = format!("WARNING: luo_file_deserialize: {what}");
                 host.memory().log.warn(text);
             }
             return Ok(());
         }
-        self.add_files(host, key, found, seen)
+        self.add_files(host, key, found, seen).inspect_err(|refusal| {
+            let errno = refusal.errno.raw();
+            let text = format!("luo: Failed to deserialize files for session [{}] -{errno}", found.name);
+            host.memory().log.warn(text);
+        })
     }
 
     fn add_files(
