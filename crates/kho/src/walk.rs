@@ -79,7 +79,10 @@ impl Walk<'_> {
         } else if !self.seen.insert(at) {
             self.finding(format_args!("page {at} of the memory map is used twice"));
         } else {
-            return Some(page.map(u64::from_le));
+            for word in &mut page {
+                *word = u64::from_le(*word);
+            }
+            return Some(page);
         }
         None
     }

@@ -4,6 +4,7 @@
 //! data panics on purpose: going on could hand out another user's pages. Late initcall: the outgoing header
 //! is made. First open: sessions and files are listed; no handler is called, no file made.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use luosim_abi::luo::record::FileRecord;
@@ -11,7 +12,7 @@ use luosim_abi::quirk::{Quirk, Quirks};
 use luosim_abi::release::{LuoVersion, Release};
 use luosim_abi::{Errno, KResult, Refusal};
 use luosim_physmem::PhysAddr;
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashSet;
 
 use crate::file_set::{File, FileSet, HandlerIndex};
 use crate::flb::{FlbOps, FlbRegistry};
@@ -89,7 +90,7 @@ impl<H: Host> Luo<H> {
             deserialized: Deserialized::Done,
             out: None,
             handlers: Vec::new(),
-            owned: FxHashMap::default(),
+            owned: BTreeMap::new(),
             flbs: FlbRegistry::new(PhysAddr::NULL),
             device_open: false,
             serialized: false,

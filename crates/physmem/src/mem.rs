@@ -242,6 +242,15 @@ impl PhysMem {
         Ok(true)
     }
 
+    /// Asks the host for huge pages behind `len` bytes at `addr`, which will soon be touched densely. Advice only.
+    pub fn prefer_huge(&self, addr: PhysAddr, len: u64) {
+        let end = addr.raw().saturating_add(len).min(self.len);
+        let (Ok(from), Ok(to)) = (usize::try_from(addr.raw()), usize::try_from(end)) else { return };
+        if let (Backing::Private, Some(len @ 1..)) = (&self.backing, to.checked_sub(from)) {
+            let _ = self.map.advise_range(Advice::HugePage, from, len);
+        }
+    }
+
     /// Power off: every byte reads as zero afterwards, and the host has its pages back.
     pub fn discard_all(&mut self) {
         if let Backing::Private = self.backing {

@@ -3,7 +3,7 @@
 use luosim_abi::{Errno, KResult};
 use luosim_physmem::{PAGE_SIZE, Ram};
 
-use super::{MAX_SIZE, Seals, Shmem};
+use super::{Fresh, MAX_SIZE, Seals, Shmem};
 use crate::page_cache::Folio;
 
 /// Allocate without growing the file.
@@ -133,7 +133,7 @@ impl Shmem {
         for index in first..pages {
             match self.cache.get(index) {
                 None => {
-                    self.allocate(ram, index, pages, false)?;
+                    self.allocate(ram, index, pages, Fresh::Unused)?;
                 }
                 // Allocated twice: the kernel finds the page again and zeroes it for good.
                 Some(folio) if !folio.uptodate => self.clear(ram, index, folio),
