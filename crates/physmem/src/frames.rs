@@ -8,7 +8,7 @@
 use std::fmt;
 
 use crate::addr::{Order, PAGE_SIZE, Pfn};
-use crate::bitmap::Bitmap;
+use crate::bitmap::{Bitmap, zeros};
 
 const ORDERS: u32 = Order::MAX_BUDDY.raw() + 1;
 
@@ -184,8 +184,8 @@ impl Frames {
         let total = len / PAGE_SIZE;
         let free = std::array::from_fn(|order| Bitmap::new((total >> order) + 1));
         let mut frames = Self {
-            states: vec![0; index(total)],
-            uses: vec![0; index(total)],
+            states: zeros(index(total)),
+            uses: zeros(index(total)),
             free,
             stats: FrameStats { total, ..FrameStats::default() },
             by_use: [0; FrameUse::ALL.len()],
@@ -224,6 +224,7 @@ impl Frames {
 
     /// What a frame is; `Reserved` outside memory.
     #[must_use]
+    #[inline]
     pub fn state(&self, pfn: Pfn) -> FrameState {
         let byte = usize::try_from(pfn.raw()).ok().and_then(|at| self.states.get(at));
         byte.map_or(FrameState::Reserved, |byte| decode(*byte))
@@ -231,6 +232,7 @@ impl Frames {
 
     /// What the block with head `pfn` is for.
     #[must_use]
+    #[inline]
     pub fn use_of(&self, pfn: Pfn) -> FrameUse {
         let byte = usize::try_from(pfn.raw()).ok().and_then(|at| self.uses.get(at)).copied().unwrap_or(0);
         FrameUse::ALL.get(usize::from(byte)).copied().unwrap_or(FrameUse::Other)
@@ -261,6 +263,7 @@ impl Frames {
         }
     }
 
+    #[inline]
     fn account(&mut self, pfn: u64, order: Order, purpose: FrameUse) {
         self.uses[index(pfn)] = purpose as u8;
         self.by_use[purpose as usize] += order.pages();
@@ -432,6 +435,7 @@ impl Frames {
 
     /// The order of the unrestored preserved block whose head is `pfn`.
     #[must_use]
+    #[inline]
     pub fn preserved_order(&self, pfn: Pfn) -> Option<Order> {
         match self.state(pfn) {
             FrameState::PreservedHead(order) => Some(order),
@@ -440,6 +444,7 @@ impl Frames {
     }
 
     /// Makes a preserved block an allocated one, once.
+    #[inline]
     pub fn restore(&mut self, pfn: Pfn, purpose: FrameUse) -> Option<Order> {
         let order = self.preserved_order(pfn)?;
         self.states[index(pfn.raw())] = head(KIND_ALLOCATED, order);

@@ -112,6 +112,7 @@ impl PhysMem {
     }
 
     /// The host pointer of `len` bytes at `addr`: the one bounds check.
+    #[inline]
     fn locate(&self, addr: PhysAddr, len: u64) -> Result<*mut u8, AccessError> {
         let inside = addr.raw().checked_add(len).is_some_and(|end| end <= self.len);
         let offset = usize::try_from(addr.raw()).ok().filter(|_| inside);
@@ -125,6 +126,7 @@ impl PhysMem {
     ///
     /// # Errors
     /// [`AccessError`]; nothing is copied.
+    #[inline]
     pub fn read(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<(), AccessError> {
         let from = self.locate(addr, len64(buf.len()))?;
         // SAFETY: `locate` proved that `buf.len()` bytes at `from` lie in the mapping, which lives as long as
@@ -143,6 +145,7 @@ impl PhysMem {
     ///
     /// # Errors
     /// [`AccessError`]; nothing is copied.
+    #[inline]
     pub fn write(&mut self, addr: PhysAddr, bytes: &[u8]) -> Result<(), AccessError> {
         let to = self.locate(addr, len64(bytes.len()))?;
         // SAFETY: as in `read`, with the directions exchanged; `&mut self` excludes other readers.
@@ -159,6 +162,7 @@ impl PhysMem {
     ///
     /// # Errors
     /// [`AccessError`].
+    #[inline]
     pub fn read_obj<T: FromBytes + IntoBytes>(&self, addr: PhysAddr) -> Result<T, AccessError> {
         let mut object = T::new_zeroed();
         self.read(addr, object.as_mut_bytes())?;
@@ -169,6 +173,7 @@ impl PhysMem {
     ///
     /// # Errors
     /// [`AccessError`].
+    #[inline]
     pub fn write_obj<T: IntoBytes + Immutable + ?Sized>(
         &mut self,
         addr: PhysAddr,
@@ -181,6 +186,7 @@ impl PhysMem {
     ///
     /// # Errors
     /// [`AccessError`].
+    #[inline]
     pub fn read_u64(&self, addr: PhysAddr) -> Result<u64, AccessError> {
         let mut bytes = [0; 8];
         self.read(addr, &mut bytes)?;
@@ -191,6 +197,7 @@ impl PhysMem {
     ///
     /// # Errors
     /// [`AccessError`].
+    #[inline]
     pub fn write_u64(&mut self, addr: PhysAddr, value: u64) -> Result<(), AccessError> {
         self.write(addr, &value.to_le_bytes())
     }
