@@ -7,6 +7,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use luosim_abi::release::ReleaseId;
 use luosim_benches::{booted, device, kexec, small_cycle};
 use luosim_machine::BootOptions;
+use luosim_physmem::{PhysMem, Ram};
 
 const RELEASES: [(&str, ReleaseId); 2] = [("6.19", ReleaseId::V6_19), ("7.3", ReleaseId::V7_3)];
 
@@ -145,5 +146,15 @@ fn million(release: ReleaseId) -> Duration {
     start.elapsed()
 }
 
-criterion_group!(benches, cycle, gibibyte, sessions, files, parse);
+/// Memory and its allocator, nothing touched.
+fn memory(c: &mut Criterion) {
+    let mut group = c.benchmark_group("memory");
+    for (name, len) in [("16MiB", 16u64 << 20), ("64GiB", 64 << 30), ("1TiB", 1 << 40)] {
+        group.bench_function(name, |b| {
+            b.iter(|| Ram::new(PhysMem::anonymous(len).expect("the host has room")));
+        });
+    }
+}
+
+criterion_group!(benches, cycle, gibibyte, sessions, files, parse, memory);
 criterion_main!(benches);

@@ -71,6 +71,8 @@ quirks! {
         "6.19: when KHO cannot be finalised, reboot says EAGAIN and the frozen files stay frozen";
     PreserveContextRunsLuo = "preserve-context-runs-luo",
         "6.19: the live update steps run for images loaded with KEXEC_PRESERVE_CONTEXT as well";
+    CrashImageTakesKho = "crash-image-takes-kho",
+        "6.19: an image for the crash kernel takes the handover along, and KHO stays on in a crash kernel";
 }
 
 impl Quirk {

@@ -134,6 +134,7 @@ pub const RELEASES: &[Release] = &[
             Quirk::WriteWindowPage,
             Quirk::FinalizeErrorKeepsFrozen,
             Quirk::PreserveContextRunsLuo,
+            Quirk::CrashImageTakesKho,
         ]),
         scratch_align: 2 << 20,
     },

@@ -51,19 +51,25 @@ impl Files {
     /// Gives a reference back. What is released at a last reference is pushed to `released`: the caller ends
     /// sessions and frees the device. Inodes and sockets are dealt with here.
     pub fn put(&mut self, ram: &mut Ram, file: FileId, released: &mut Vec<FileKind>) {
-        let mut work = vec![file];
-        while let Some(file) = work.pop() {
-            let Some(open) = self.table.put(file) else { continue };
-            match open.kind {
-                FileKind::Shmem(inode) => self.inodes.put(ram, inode),
-                FileKind::Test(id) => self.tests.put(id),
-                FileKind::Socket(end) => work.extend(self.sockets.close(end)),
-                _ => {}
-            }
-            // With O_PATH nothing was opened, so nothing ends.
-            if !open.is_path() {
-                released.push(open.kind);
-            }
+        let (mut next, mut work) = (Some(file), Vec::new());
+        while let Some(file) = next {
+            self.put_one(ram, file, released, &mut work);
+            next = work.pop();
+        }
+    }
+
+    /// Gives one reference back; files that fall with it are added to `work`.
+    fn put_one(&mut self, ram: &mut Ram, file: FileId, released: &mut Vec<FileKind>, work: &mut Vec<FileId>) {
+        let Some(open) = self.table.put(file) else { return };
+        match open.kind {
+            FileKind::Shmem(inode) => self.inodes.put(ram, inode),
+            FileKind::Test(id) => self.tests.put(id),
+            FileKind::Socket(end) => work.extend(self.sockets.close(end)),
+            _ => {}
+        }
+        // With O_PATH nothing was opened, so nothing ends.
+        if !open.is_path() {
+            released.push(open.kind);
         }
     }
 

@@ -59,7 +59,13 @@ impl Folio {
 /// The pages of one file.
 #[derive(Debug, Default)]
 pub struct PageCache {
-    nodes: BTreeMap<u64, Box<[u64; 64]>>,
+    /// Place in `slots` of each node.
+    nodes: BTreeMap<u64, usize>,
+    slots: Vec<[u64; 64]>,
+    /// Places of nodes that went; all zero.
+    free: Vec<usize>,
+    /// The node used last and its place: runs of pages need not look it up.
+    last: Option<(u64, usize)>,
     pages: u64,
 }
 
@@ -77,7 +83,56 @@ impl PageCache {
     /// The folio that holds page `index`.
     #[must_use]
     pub fn get(&self, index: u64) -> Option<Folio> {
-        Folio::unpack(self.nodes.get(&(index / SLOTS))?[slot_of(index)])
+        Folio::unpack(self.node(index / SLOTS)?[slot_of(index)])
+    }
+
+    fn node(&self, number: u64) -> Option<&[u64; 64]> {
+        let place = match self.last {
+            Some((last, place)) if last == number => place,
+            _ => *self.nodes.get(&number)?,
+        };
+        Some(&self.slots[place])
+    }
+
+    /// The node, made if it is missing.
+    fn node_mut(&mut self, number: u64) -> &mut [u64; 64] {
+        let place = match self.last {
+            Some((last, place)) if last == number => place,
+            _ => self.place_of(number),
+        };
+        self.last = Some((number, place));
+        &mut self.slots[place]
+    }
+
+    fn place_of(&mut self, number: u64) -> usize {
+        let (slots, free) = (&mut self.slots, &mut self.free);
+        *self.nodes.entry(number).or_insert_with(|| {
+            free.pop().unwrap_or_else(|| {
+                slots.push([0; 64]);
+                slots.len() - 1
+            })
+        })
+    }
+
+    /// The first page of `from..end` that is not in the map.
+    #[must_use]
+    pub fn first_vacant(&self, from: u64, end: u64) -> Option<u64> {
+        let mut index = from;
+        while index < end {
+            let Some(slots) = self.node(index / SLOTS) else { return Some(index) };
+            if let Some(vacant) = (index..).zip(&slots[slot_of(index)..]).find(|(_, slot)| **slot == 0) {
+                return Some(vacant.0).filter(|vacant| *vacant < end);
+            }
+            index = (index / SLOTS + 1) * SLOTS;
+        }
+        None
+    }
+
+    /// Marks every folio valid and written.
+    pub fn mark_all(&mut self) {
+        for slot in self.slots.as_flattened_mut().iter_mut().filter(|slot| **slot != 0) {
+            *slot |= UPTODATE | DIRTY;
+        }
     }
 
     fn first(index: u64, order: Order) -> u64 {
@@ -88,14 +143,12 @@ impl PageCache {
     fn each_node(&mut self, index: u64, order: Order, mut each: impl FnMut(&mut [u64])) {
         let first = Self::first(index, order);
         if order.pages() < SLOTS {
-            let node = self.nodes.entry(first / SLOTS).or_insert_with(|| Box::new([0; 64]));
             let len = usize::try_from(order.pages()).expect("below 64");
-            each(&mut node[slot_of(first)..slot_of(first) + len]);
+            each(&mut self.node_mut(first / SLOTS)[slot_of(first)..slot_of(first) + len]);
             return;
         }
         for node in 0..order.pages() / SLOTS {
-            let slots = self.nodes.entry(first / SLOTS + node).or_insert_with(|| Box::new([0; 64]));
-            each(&mut slots[..]);
+            each(&mut self.node_mut(first / SLOTS + node)[..]);
         }
     }
 
@@ -107,10 +160,10 @@ impl PageCache {
             return self.get(first).is_none();
         }
         let mut nodes = self.nodes.range(first / SLOTS..=(first + order.pages() - 1) / SLOTS);
-        nodes.all(|(node, slots)| {
+        nodes.all(|(node, place)| {
             (0..SLOTS).all(|slot| {
                 let at = node * SLOTS + slot;
-                at < first || at >= first + order.pages() || slots[slot_of(at)] == 0
+                at < first || at >= first + order.pages() || self.slots[*place][slot_of(at)] == 0
             })
         })
     }
@@ -143,8 +196,9 @@ impl PageCache {
         self.pages -= folio.order.pages();
         let first = Self::first(index, folio.order) / SLOTS;
         for node in first..=first + (folio.order.pages() - 1) / SLOTS {
-            if self.nodes.get(&node).is_some_and(|slots| slots.iter().all(|slot| *slot == 0)) {
-                self.nodes.remove(&node);
+            if self.node(node).is_some_and(|slots| slots.iter().all(|slot| *slot == 0)) {
+                self.free.extend(self.nodes.remove(&node));
+                self.last = None;
             }
         }
         Some(folio)
@@ -167,9 +221,9 @@ impl PageCache {
 
     /// The folios whose first index is `from` or above, ascending.
     pub fn iter_from(&self, from: u64) -> impl Iterator<Item = (u64, Folio)> + '_ {
-        self.nodes.range(from / SLOTS..).flat_map(move |(node, slots)| {
+        self.nodes.range(from / SLOTS..).flat_map(move |(node, place)| {
             let base = node * SLOTS;
-            slots.iter().zip(base..).filter_map(move |(slot, index)| {
+            self.slots[*place].iter().zip(base..).filter_map(move |(slot, index)| {
                 let folio = Folio::unpack(*slot)?;
                 (index >= from && Self::first(index, folio.order) == index).then_some((index, folio))
             })
@@ -179,8 +233,7 @@ impl PageCache {
     /// Removes and gives every folio, ascending.
     pub fn drain(&mut self) -> Vec<Folio> {
         let folios = self.iter().map(|(_, folio)| folio).collect();
-        self.nodes.clear();
-        self.pages = 0;
+        *self = Self::default();
         folios
     }
 }

@@ -69,6 +69,17 @@ pub struct Shmem {
     refs: u32,
 }
 
+/// What a new folio is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fresh {
+    /// Zeros that are contents.
+    Zeroed,
+    /// Nothing yet: it reads as zeros until it is used.
+    Unused,
+    /// The caller writes the whole page at once: zeroing it before would be for nothing.
+    Overwritten,
+}
+
 fn no_memory() -> Refusal {
     Errno::ENOMEM.because("no free page for the file's contents")
 }
@@ -144,19 +155,23 @@ impl Shmem {
     }
 
     /// Allocates a folio for page `index`: huge if the file prefers it and it fits in `end` pages.
-    fn allocate(&mut self, ram: &mut Ram, index: u64, end: u64, uptodate: bool) -> KResult<Folio> {
+    fn allocate(&mut self, ram: &mut Ram, index: u64, end: u64, fresh: Fresh) -> KResult<Folio> {
         let huge = Order::new(HUGE).expect("a small order");
         let first = index & !(huge.pages() - 1);
         let fits = self.huge && first + huge.pages() <= end && self.cache.is_vacant(index, huge);
         let order = if fits && ram.frames.stats().free >= huge.pages() { huge } else { Order::ZERO };
-        let head = ram.alloc_zeroed(order, FrameUse::PageCache);
+        let head = if fresh == Fresh::Overwritten && order == Order::ZERO {
+            ram.alloc(order, FrameUse::PageCache)
+        } else {
+            ram.alloc_zeroed(order, FrameUse::PageCache)
+        };
         let head =
             head.or_else(|| ram.alloc_zeroed(Order::ZERO, FrameUse::PageCache)).ok_or_else(no_memory)?;
         let order = match ram.frames.state(head) {
             luosim_physmem::FrameState::AllocatedHead(order) => order,
             state => unreachable!("just allocated, but {state}"),
         };
-        let folio = Folio { head, order, uptodate, dirty: false };
+        let folio = Folio { head, order, uptodate: fresh != Fresh::Unused, dirty: false };
         let inserted = self.account_insert(index, folio);
         assert!(inserted, "page {index} of {} was vacant", self.describe());
         Ok(folio)
@@ -173,15 +188,10 @@ impl Shmem {
         if missing > ram.frames.stats().free + pages.min(self.cache.pages()) {
             return Err(no_memory());
         }
-        let mut index = 0;
-        while index < pages {
-            match self.cache.get(index) {
-                Some(folio) => index = (index & !(folio.order.pages() - 1)) + folio.order.pages(),
-                None => {
-                    self.allocate(ram, index, pages, true)?;
-                    index += 1;
-                }
-            }
+        let mut from = 0;
+        while let Some(index) = self.cache.first_vacant(from, pages) {
+            self.allocate(ram, index, pages, Fresh::Zeroed)?;
+            from = index + 1;
         }
         Ok(())
     }
@@ -200,14 +210,11 @@ impl Shmem {
 
     /// Zeroes folios that were allocated but never used, and marks everything used and written (`memfd-v2`).
     pub(crate) fn make_uptodate(&mut self, ram: &mut Ram) {
-        let stale: Vec<(u64, Folio)> =
-            self.cache.iter().filter(|(_, folio)| !folio.uptodate || !folio.dirty).collect();
-        for (index, folio) in stale {
-            if !folio.uptodate {
-                ram.mem.fill(folio.head.addr(), folio.order.bytes(), 0).expect("folios lie in memory");
-            }
-            self.cache.mark(index, true, true);
+        let stale: Vec<(u64, Folio)> = self.cache.iter().filter(|(_, folio)| !folio.uptodate).collect();
+        for (_, folio) in stale {
+            ram.mem.fill(folio.head.addr(), folio.order.bytes(), 0).expect("folios lie in memory");
         }
+        self.cache.mark_all();
     }
 
     /// A file rebuilt from a handover: size and seals as given.

@@ -198,9 +198,10 @@ impl Kho {
         self.out = Some(Outgoing::new(ram, self.version())?);
         if self.config.release.metadata {
             self.read_metadata(ram, log);
-            self.write_metadata(ram)?;
+            // Adding a subtree writes the root tree.
+            return self.write_metadata(ram);
         }
-        Ok(())
+        self.out()?.write_tree(ram)
     }
 
     fn disable(&mut self, log: &mut KernelLog, refusal: &luosim_abi::Refusal) {

@@ -26,6 +26,7 @@ pub(crate) struct Outgoing {
 }
 
 impl Outgoing {
+    /// Tracker and root page. The tree is yet to be written.
     pub(crate) fn new(ram: &mut Ram, version: KhoVersion) -> KResult<Self> {
         let mut tracker = Tracker::new(ram, version)?;
         let map = match version {
@@ -34,9 +35,7 @@ impl Outgoing {
         };
         let root = ram.alloc_zeroed(Order::ZERO, FrameUse::Fdt).ok_or_else(|| no_pages(PAGE_SIZE))?;
         tracker.add(ram, root, Order::ZERO)?;
-        let out = Self { root: root.addr(), tracker, map, subtrees: Vec::new() };
-        out.write_tree(ram)?;
-        Ok(out)
+        Ok(Self { root: root.addr(), tracker, map, subtrees: Vec::new() })
     }
 
     fn version(&self) -> KhoVersion {
@@ -63,7 +62,7 @@ impl Outgoing {
     }
 
     /// Writes the tree over the old one, in its page.
-    fn write_tree(&self, ram: &mut Ram) -> KResult<()> {
+    pub(crate) fn write_tree(&self, ram: &mut Ram) -> KResult<()> {
         let blob = self.tree().try_to_blob().map_err(|error| Errno::EINVAL.because(error.to_string()))?;
         if blob.len() > ROOT_ROOM {
             let count = self.subtrees.len();

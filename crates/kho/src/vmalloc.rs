@@ -64,10 +64,7 @@ impl Kho {
             }
             chunks.push(chunk);
             let (here, after) = rest.split_at(rest.len().min(PER_CHUNK));
-            let mut words = [0u64; PER_CHUNK];
-            for (word, page) in words.iter_mut().zip(here) {
-                *word = page.raw().to_le();
-            }
+            let words: Vec<u64> = here.iter().map(|page| page.raw().to_le()).collect();
             let slot = chunk.checked_add(8).expect("inside the page");
             ram.mem.write(slot, words.as_bytes()).expect("chunks lie in memory");
             if here.len() < PER_CHUNK {
@@ -178,11 +175,22 @@ fn mismatch(what: fmt::Arguments<'_>) -> Refusal {
     Errno::EINVAL.because(format!("the vmalloc area cannot be restored: {what}"))
 }
 
+/// Words of a chunk read at a time: most areas are short.
+const PIECE: usize = 32;
+
 /// Reads one chunk: the link, and the addresses up to the first zero.
 fn list_chunk(ram: &Ram, at: PhysAddr, pages: &mut Vec<PhysAddr>) -> Option<PhysAddr> {
-    let mut words = [0u64; 512];
-    ram.mem.read(at, words.as_mut_bytes()).ok()?;
-    let listed = words[1..].iter().map(|word| u64::from_le(*word)).take_while(|word| *word != 0);
-    pages.extend(listed.map(PhysAddr::new));
-    Some(PhysAddr::new(u64::from_le(words[0])))
+    let next = ram.mem.read_u64(at).ok()?;
+    let mut words = [0u64; PIECE];
+    for piece in 0..512 / PIECE {
+        let offset = u64::try_from(piece * PIECE * 8).expect("inside the page");
+        ram.mem.read(at.checked_add(offset)?, words.as_mut_bytes()).ok()?;
+        let listed = if piece == 0 { &words[1..] } else { &words[..] };
+        let used = listed.iter().position(|word| *word == 0).unwrap_or(listed.len());
+        pages.extend(listed[..used].iter().map(|word| PhysAddr::new(u64::from_le(*word))));
+        if used < listed.len() {
+            break;
+        }
+    }
+    Some(PhysAddr::new(next))
 }

@@ -37,7 +37,8 @@ pub(crate) fn hold(
     version: KhoVersion,
     map: PhysAddr,
 ) -> Held {
-    let mut walk = Walk { mem, frames, log, seen: FxHashSet::default(), held: Held::default(), findings: 0 };
+    let (seen, buffer) = (FxHashSet::default(), Box::new([0; 512]));
+    let mut walk = Walk { mem, frames, log, seen, buffer, held: Held::default(), findings: 0 };
     match version {
         KhoVersion::V1 => walk.chunks(map),
         KhoVersion::V4 => walk.node(map, v4::ROOT_LEVEL, 0),
@@ -50,6 +51,8 @@ struct Walk<'a> {
     frames: &'a mut Frames,
     log: &'a mut KernelLog,
     seen: FxHashSet<PhysAddr>,
+    /// The page of the tracker read last.
+    buffer: Box<[u64; 512]>,
     held: Held,
     findings: u64,
 }
@@ -69,26 +72,31 @@ impl Walk<'_> {
         self.held
     }
 
-    /// Reads a page of the tracker, once.
-    fn page(&mut self, at: PhysAddr) -> Option<[u64; 512]> {
-        let mut page = [0u64; 512];
+    /// Reads a page of the tracker into the buffer, once; `false` if it is none.
+    fn page(&mut self, at: PhysAddr) -> bool {
         if !at.is_page_aligned() {
             self.finding(format_args!("page {at} of the memory map is not aligned"));
-        } else if self.mem.read(at, page.as_mut_bytes()).is_err() {
+        } else if self.mem.read(at, self.buffer.as_mut_bytes()).is_err() {
             self.finding(format_args!("page {at} of the memory map lies outside memory"));
         } else if !self.seen.insert(at) {
             self.finding(format_args!("page {at} of the memory map is used twice"));
         } else {
-            return Some(page.map(u64::from_le));
+            for word in self.buffer.iter_mut() {
+                *word = u64::from_le(*word);
+            }
+            return true;
         }
-        None
+        false
     }
 
     /// `kho-v1`: the chain of chunks.
     fn chunks(&mut self, first: PhysAddr) {
         let mut at = first;
         while at != PhysAddr::NULL {
-            let Some(chunk) = self.page(at) else { return };
+            if !self.page(at) {
+                return;
+            }
+            let chunk = *self.buffer;
             self.chunk(at, &chunk);
             at = PhysAddr::new(chunk[0]);
         }
@@ -112,8 +120,10 @@ impl Walk<'_> {
         if !start.is_page_aligned() {
             return self.finding(format_args!("bitmap {bitmap} is of blocks at {start}"));
         }
-        let Some(page) = self.page(bitmap) else { return };
-        for (bit, len) in bit_runs(&page) {
+        if !self.page(bitmap) {
+            return;
+        }
+        for (bit, len) in bit_runs(&self.buffer) {
             let offset = bit.checked_mul(order.bytes());
             match offset.and_then(|offset| start.checked_add(offset)) {
                 Some(at) => self.run(at.pfn(), len, order),
@@ -124,19 +134,22 @@ impl Walk<'_> {
 
     /// `kho-v4`: a table or leaf and everything below it.
     fn node(&mut self, at: PhysAddr, level: u32, key: u64) {
-        let Some(page) = self.page(at) else { return };
-        if level == 0 {
-            return self.leaf(&page, key);
+        if !self.page(at) {
+            return;
         }
-        for (index, child) in (0u64..).zip(page) {
-            if child != 0 {
-                self.node(PhysAddr::new(child), level - 1, key | (index << (15 + 9 * (level - 1))));
-            }
+        if level == 0 {
+            return self.leaf(key);
+        }
+        let words = (0u64..).zip(self.buffer.iter().copied());
+        let children: Vec<(u64, u64)> = words.filter(|(_, child)| *child != 0).collect();
+        for (index, child) in children {
+            self.node(PhysAddr::new(child), level - 1, key | (index << (15 + 9 * (level - 1))));
         }
     }
 
-    fn leaf(&mut self, page: &[u64; 512], prefix: u64) {
-        for (bit, len) in bit_runs(page) {
+    /// The leaf in the buffer.
+    fn leaf(&mut self, prefix: u64) {
+        for (bit, len) in bit_runs(&self.buffer) {
             let mut key = prefix | bit;
             let mut left = len;
             // A run of bits is a run of blocks, except where a key's marker moves: at a power of two.

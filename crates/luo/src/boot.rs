@@ -4,6 +4,7 @@
 //! data panics on purpose: going on could hand out another user's pages. Late initcall: the outgoing header
 //! is made. First open: sessions and files are listed; no handler is called, no file made.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use luosim_abi::luo::record::FileRecord;
@@ -11,7 +12,7 @@ use luosim_abi::quirk::{Quirk, Quirks};
 use luosim_abi::release::{LuoVersion, Release};
 use luosim_abi::{Errno, KResult, Refusal};
 use luosim_physmem::PhysAddr;
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashSet;
 
 use crate::file_set::{File, FileSet, HandlerIndex};
 use crate::flb::{FlbOps, FlbRegistry};
@@ -89,7 +90,7 @@ impl<H: Host> Luo<H> {
             deserialized: Deserialized::Done,
             out: None,
             handlers: Vec::new(),
-            owned: FxHashMap::default(),
+            owned: BTreeMap::new(),
             flbs: FlbRegistry::new(PhysAddr::NULL),
             device_open: false,
             serialized: false,
@@ -218,12 +219,17 @@ impl<H: Host> Luo<H> {
         host.emit(Event::SessionFound { session: found.name });
         if found.files == PhysAddr::NULL {
             if found.count != 0 {
-                let text = format!("luo: session [{}] has {} files but no area", found.name, found.count);
+                let what = format!("session [{}] has {} files but no area", found.name, found.count);
+                let text = format!("WARNING: luo_file_deserialize: {what}");
                 host.memory().log.warn(text);
             }
             return Ok(());
         }
-        self.add_files(host, key, found, seen)
+        self.add_files(host, key, found, seen).inspect_err(|refusal| {
+            let errno = refusal.errno.raw();
+            let text = format!("luo: Failed to deserialize files for session [{}] -{errno}", found.name);
+            host.memory().log.warn(text);
+        })
     }
 
     fn add_files(

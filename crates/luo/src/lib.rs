@@ -37,12 +37,12 @@ pub use name::SessionName;
 pub use ops::Direction;
 pub use reboot::Carried;
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use luosim_abi::quirk::Quirks;
 use luosim_abi::release::Release;
 use luosim_abi::{Errno, Refusal};
-use rustc_hash::FxHashMap;
 
 use crate::file_set::HandlerIndex;
 use crate::flb::FlbRegistry;
@@ -75,7 +75,7 @@ pub struct Luo<H: Host> {
     out: Option<Outgoing>,
     handlers: Vec<Rc<dyn FileHandler<H>>>,
     /// Every file that LUO holds now, by handler and identity: where it is held.
-    owned: FxHashMap<(HandlerIndex, Identity), (SessionKey, u64)>,
+    owned: BTreeMap<(HandlerIndex, Identity), (SessionKey, u64)>,
     flbs: FlbRegistry<H>,
     device_open: bool,
     serialized: bool,

@@ -75,6 +75,8 @@ pub enum Outcome {
         /// Why.
         reason: String,
     },
+    /// No other kernel stayed: the image that was jumped to came back, and the same kernel goes on.
+    Returned,
     /// The kernel stopped.
     Panicked {
         /// The panic text.
@@ -83,13 +85,14 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// One word: `handover`, `cold`, `luo-off`, `panic`.
+    /// One word: `handover`, `cold`, `luo-off`, `returned`, `panic`.
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self {
             Self::Handover { .. } => "handover",
             Self::Cold { .. } => "cold",
             Self::LuoOff { .. } => "luo-off",
+            Self::Returned => "returned",
             Self::Panicked { .. } => "panic",
         }
     }
@@ -98,7 +101,7 @@ impl Outcome {
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         match self {
-            Self::Handover { .. } => None,
+            Self::Handover { .. } | Self::Returned => None,
             Self::Cold { reason } | Self::LuoOff { reason } | Self::Panicked { reason } => Some(reason),
         }
     }
@@ -165,7 +168,11 @@ impl Kernel {
         let mut log = KernelLog::default();
         log.info(format!("Linux version {} (luosim)", release.point));
         log.info(format!("Command line: {}", options.cmdline));
-        let parameters = Parameters::parse(&options.cmdline, &mut log);
+        let mut parameters = Parameters::parse(&options.cmdline, &mut log);
+        if parameters.kho && parameters.crash_kernel && !quirks.has(Quirk::CrashImageTakesKho) {
+            log.info("KHO: disabled in the kdump kernel");
+            parameters.kho = false;
+        }
         let mut ram = Ram::new(memory);
         let config = KhoConfig {
             release,
@@ -191,8 +198,13 @@ impl Kernel {
         }
         let test_files = parameters.test_files;
         let cmdline = options.cmdline.clone();
-        let (processes, image, tmpfs) = (BTreeMap::new(), None, BTreeMap::new());
-        Ok(Self { release, quirks, cmdline, test_files, core, luo, processes, image, tmpfs })
+        let (processes, tmpfs) = (BTreeMap::new(), BTreeMap::new());
+        let (image, crash_image) = (None, None);
+        Ok(Self { release, quirks, cmdline, test_files, core, luo, processes, image, crash_image, tmpfs })
+    }
+
+    fn comes_back(&self) -> bool {
+        self.image.as_ref().is_some_and(|image| image.kind == ImageKind::PreserveContext)
     }
 
     fn outcome(&self) -> Outcome {
@@ -234,7 +246,7 @@ impl Machine {
     fn tell_ledger(&mut self, outcome: &Outcome) {
         let Some(ledger) = &mut self.ledger else { return };
         match outcome {
-            Outcome::Handover { .. } => {}
+            Outcome::Handover { .. } | Outcome::Returned => {}
             Outcome::Cold { reason } => ledger.handover_failed(reason),
             Outcome::LuoOff { reason } => {
                 ledger.handover_failed(&format!("the new kernel runs without live update: {reason}"));
@@ -257,12 +269,36 @@ impl Machine {
         self.boot(memory, Some(params), release, options)
     }
 
-    /// `reboot(LINUX_REBOOT_CMD_KEXEC)`. On success the old kernel and all processes are gone.
+    /// `reboot(LINUX_REBOOT_CMD_KEXEC)`. On success the old kernel and all processes are gone; with an image that
+    /// preserves the context the call returns to them, with [`Outcome::Returned`].
     ///
     /// # Errors
     /// EPERM, EINVAL without an image, or the errno of the serialisation: the system goes on as before.
     pub fn reboot_kexec(&mut self, pid: Pid) -> KResult<BootReport> {
         self.kexec_with(pid, |_, _| {})
+    }
+
+    /// The live update steps of a reboot.
+    fn serialize(&mut self, pid: Pid) -> KResult<Carried> {
+        let kernel = self.running()?;
+        let carried = kernel.luo.reboot(&mut kernel.core);
+        self.settle(pid);
+        carried
+    }
+
+    /// The jump to an image that preserves the context. It stays loaded. Where the release runs the live update
+    /// steps for it, nothing undoes them: what was frozen for the next kernel stays so.
+    fn jump_and_return(&mut self, pid: Pid) -> KResult<BootReport> {
+        let kernel = self.running()?;
+        let log_before = kernel.core.log.lines.len();
+        if kernel.quirks.has(Quirk::PreserveContextRunsLuo) {
+            self.serialize(pid)?;
+        }
+        let generation = self.generation;
+        let kernel = self.running()?;
+        let log = KernelLog { lines: kernel.core.log.lines[log_before..].to_vec() };
+        let (release, outcome) = (kernel.release, Outcome::Returned);
+        Ok(BootReport { release, generation, outcome, log, crossing: None, params: None })
     }
 
     /// [`Self::reboot_kexec`], showing the memory and the two pairs to `look` between the kernels.
@@ -275,17 +311,19 @@ impl Machine {
         look: impl FnOnce(&PhysMem, Option<BootParams>),
     ) -> KResult<BootReport> {
         self.check_reboot(pid)?;
-        let kernel = self.running()?;
-        let carried = kernel.luo.reboot(&mut kernel.core);
-        self.settle(pid);
-        let carried = carried?;
+        if self.running()?.comes_back() {
+            return self.jump_and_return(pid);
+        }
+        let carried = self.serialize(pid)?;
         let kernel = self.running()?;
         let image = kernel.image.take().expect("check_reboot saw it");
         let tally = kernel.core.kho.tally().cloned().unwrap_or_default();
         let crossing = Crossing { carried, tally, passed: image.params.is_some() };
         let why_lost = match image.kind {
-            ImageKind::Old => "the image was loaded by kexec_load, which passes no handover on",
-            ImageKind::File => "KHO was off when the image was loaded",
+            ImageKind::Old | ImageKind::PreserveContext => {
+                "the image was loaded by kexec_load, which passes no handover on"
+            }
+            ImageKind::File | ImageKind::Crash => "KHO was off when the image was loaded",
         };
         let memory = self.take_memory();
         if let Some(ledger) = &mut self.ledger {

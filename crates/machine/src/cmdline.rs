@@ -22,12 +22,15 @@ pub struct Parameters {
     pub test_flbs: bool,
     /// `luosim_test=`: luosim's test files.
     pub test_files: bool,
+    /// `elfcorehdr=`: this is a crash kernel.
+    pub crash_kernel: bool,
 }
 
 impl Default for Parameters {
     fn default() -> Self {
         let scratch = ScratchSpec::default();
-        Self { kho: true, liveupdate: false, scratch, test_flbs: false, test_files: false }
+        let crash_kernel = false;
+        Self { kho: true, liveupdate: false, scratch, test_flbs: false, test_files: false, crash_kernel }
     }
 }
 
@@ -67,6 +70,10 @@ impl Parameters {
             "liveupdate" => boolean(value).map(|on| self.liveupdate = on).is_some(),
             "liveupdate_test" => boolean(value).map(|on| self.test_flbs = on).is_some(),
             "luosim_test" => boolean(value).map(|on| self.test_files = on).is_some(),
+            "elfcorehdr" => {
+                self.crash_kernel = true;
+                true
+            }
             "kho_scratch" => match ScratchSpec::parse(value) {
                 Some(spec) => {
                     log.info(spec.announce());

@@ -1,5 +1,6 @@
 //! Loaded kernel images: what `kexec_file_load` and the older `kexec_load` leave for `reboot`.
 
+use luosim_abi::quirk::{Quirk, Quirks};
 use luosim_abi::release::ReleaseId;
 use luosim_abi::{Errno, KResult};
 use luosim_kho::BootParams;
@@ -15,6 +16,21 @@ pub enum ImageKind {
     File,
     /// `kexec_load`: carries none.
     Old,
+    /// `kexec_load` with `KEXEC_PRESERVE_CONTEXT`: what is jumped to comes back, and the same kernel goes on.
+    PreserveContext,
+    /// `kexec_file_load` with `KEXEC_FILE_ON_CRASH`: in a slot of its own, used when the kernel panics.
+    Crash,
+}
+
+impl ImageKind {
+    /// Whether an image of this kind takes a handover along, in a kernel with these quirks and KHO on.
+    fn carries(self, quirks: Quirks) -> bool {
+        match self {
+            Self::File => true,
+            Self::Crash => quirks.has(Quirk::CrashImageTakesKho),
+            Self::Old | Self::PreserveContext => false,
+        }
+    }
 }
 
 /// A loaded image.
@@ -26,7 +42,7 @@ pub struct Image {
     pub options: BootOptions,
     /// How it was loaded.
     pub kind: ImageKind,
-    /// The two address/size pairs; none without KHO and for [`ImageKind::Old`].
+    /// The two address/size pairs; none without KHO and for kinds that carry none.
     pub params: Option<BootParams>,
 }
 
@@ -39,7 +55,7 @@ fn check_root(kernel: &Kernel, pid: Pid, what: &str) -> KResult<()> {
 }
 
 impl Machine {
-    /// `kexec_file_load(2)`, or with [`ImageKind::Old`] `kexec_load(2)`. Replaces an image loaded before.
+    /// `kexec_file_load(2)` or `kexec_load(2)`, by kind. Replaces an image loaded before in the same slot.
     ///
     /// # Errors
     /// EPERM; EADDRNOTAVAIL: KHO is on and scratch has no room for the image.
@@ -52,12 +68,14 @@ impl Machine {
     ) -> KResult<()> {
         let kernel = self.running()?;
         check_root(kernel, pid, "kexec_file_load")?;
-        let params = if kind == ImageKind::File && kernel.core.kho.enabled() {
+        let params = if kind.carries(kernel.quirks) && kernel.core.kho.enabled() {
             Some(kernel.core.kho.params_for_kexec(&mut kernel.core.ram)?)
         } else {
             None
         };
-        kernel.image = Some(Image { release, options, kind, params });
+        let image = Image { release, options, kind, params };
+        let slot = if kind == ImageKind::Crash { &mut kernel.crash_image } else { &mut kernel.image };
+        *slot = Some(image);
         Ok(())
     }
 

@@ -49,6 +49,8 @@ pub struct Kernel {
     luo: Luo<Core>,
     processes: BTreeMap<Pid, Process>,
     image: Option<Image>,
+    /// The crash kernel, in its own slot.
+    crash_image: Option<Image>,
     /// Linked files on tmpfs, by path.
     tmpfs: BTreeMap<String, InodeId>,
 }
@@ -211,11 +213,19 @@ impl Machine {
         self.boot(memory, None, release, options)
     }
 
-    /// The running kernel panics; the machine is down until the next reset.
-    pub fn crash(&mut self) {
+    /// The running kernel panics. A crash kernel that was loaded is booted; without one the machine is down until
+    /// the next reset.
+    pub fn crash(&mut self) -> Option<BootReport> {
+        let image = self.running().ok().and_then(|kernel| kernel.crash_image.take());
         let memory = self.take_memory();
         self.lose("the kernel panicked before the kexec");
-        self.state = State::Down(memory);
+        let Some(mut image) = image else {
+            self.state = State::Down(memory);
+            return None;
+        };
+        // The tools that load a crash kernel add where it finds what it is to dump: it knows itself by that.
+        image.options.cmdline.push_str(" elfcorehdr=0x1000");
+        Some(self.boot(memory, image.params, image.release, &image.options))
     }
 
     fn lose(&mut self, cause: &str) {

@@ -96,6 +96,19 @@ impl FdTable {
         Ok(number(index))
     }
 
+    /// Whether `count` numbers are free.
+    ///
+    /// # Errors
+    /// EMFILE if not.
+    pub fn check_room(&self, count: usize) -> KResult<()> {
+        let below = self.slots.iter().take(self.limit).skip(self.lowest);
+        let holes = below.filter(|slot| **slot == Slot::Free).count();
+        if holes + self.limit.saturating_sub(self.slots.len()) >= count {
+            return Ok(());
+        }
+        Err(Errno::EMFILE.because(format!("of {} descriptors fewer than {count} are free", self.limit)))
+    }
+
     /// Takes the lowest free number.
     ///
     /// # Errors

@@ -1,12 +1,30 @@
 //! A set of small integers that finds its least member in a few steps: bits in 64-bit words, with a word of
 //! summary bits above each 64 words. Storage is zero until touched, so that huge empty sets cost nothing.
 
+/// Levels of the largest set: 2^32 members.
+const LEVELS: usize = 6;
+
 /// The set.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Bitmap {
-    /// Level 0 holds the members; a bit of level n+1 says that a word of level n is not zero.
-    levels: Vec<Vec<u64>>,
+    /// Level after level in one piece. Level 0 holds the members; a bit of level n+1 says that a word of level n is
+    /// not zero.
+    words: Vec<u64>,
+    /// Where each level starts.
+    starts: [usize; LEVELS],
+    depth: usize,
     count: u64,
+}
+
+/// Zeros that cost nothing until they are touched. An allocator may cut blocks of up to 32 MiB from its heap and zero
+/// them by hand; larger ones come fresh from the host.
+pub(crate) fn zeros<T: Copy + From<u8>>(count: usize) -> Vec<T> {
+    const FRESH: usize = 33 << 20;
+    let bytes = count * size_of::<T>();
+    let room = if bytes < 1 << 20 { count } else { count.max(FRESH / size_of::<T>()) };
+    let mut zeros = vec![T::from(0); room];
+    zeros.truncate(count);
+    zeros
 }
 
 fn split(bit: u64) -> (usize, u64) {
@@ -14,14 +32,16 @@ fn split(bit: u64) -> (usize, u64) {
 }
 
 impl Bitmap {
-    /// A set for members below `len`.
+    /// A set for members below `len`, at most 2^36.
     pub(crate) fn new(len: u64) -> Self {
-        let mut levels = Vec::new();
+        let (mut starts, mut depth, mut total) = ([0; LEVELS], 0, 0);
         let mut words = len.div_ceil(64).max(1);
         loop {
-            levels.push(vec![0; usize::try_from(words).expect("bitmaps fit in memory")]);
+            starts[depth] = total;
+            depth += 1;
+            total += usize::try_from(words).expect("bitmaps fit in memory");
             if words == 1 {
-                return Self { levels, count: 0 };
+                return Self { words: zeros(total), starts, depth, count: 0 };
             }
             words = words.div_ceil(64);
         }
@@ -34,17 +54,19 @@ impl Bitmap {
 
     pub(crate) fn has(&self, bit: u64) -> bool {
         let (word, mask) = split(bit);
-        self.levels[0].get(word).is_some_and(|word| word & mask != 0)
+        let end = if self.depth > 1 { self.starts[1] } else { self.words.len() };
+        word < end && self.words[word] & mask != 0
     }
 
     pub(crate) fn insert(&mut self, bit: u64) {
         debug_assert!(!self.has(bit), "block {bit} is free already");
         self.count += 1;
         let mut at = bit;
-        for level in &mut self.levels {
+        for start in &self.starts[..self.depth] {
             let (word, mask) = split(at);
-            let before = level[word];
-            level[word] |= mask;
+            let level = &mut self.words[start + word];
+            let before = *level;
+            *level |= mask;
             if before != 0 {
                 return;
             }
@@ -56,10 +78,11 @@ impl Bitmap {
         debug_assert!(self.has(bit), "block {bit} is not free");
         self.count -= 1;
         let mut at = bit;
-        for level in &mut self.levels {
+        for start in &self.starts[..self.depth] {
             let (word, mask) = split(at);
-            level[word] &= !mask;
-            if level[word] != 0 {
+            let level = &mut self.words[start + word];
+            *level &= !mask;
+            if *level != 0 {
                 return;
             }
             at /= 64;
@@ -72,8 +95,8 @@ impl Bitmap {
             return None;
         }
         let mut at = 0u64;
-        for level in self.levels.iter().rev() {
-            let word = level[usize::try_from(at).expect("bitmaps fit in memory")];
+        for start in self.starts[..self.depth].iter().rev() {
+            let word = self.words[start + usize::try_from(at).expect("bitmaps fit in memory")];
             at = at * 64 + u64::from(word.trailing_zeros());
         }
         Some(at)
@@ -85,7 +108,7 @@ impl Bitmap {
         while bit < to {
             if bit.is_multiple_of(64) && to - bit >= 64 {
                 let (word, _) = split(bit);
-                self.levels[0][word] = u64::MAX;
+                self.words[word] = u64::MAX;
                 self.count += 64;
                 self.summarize(bit / 64);
                 bit += 64;
@@ -98,12 +121,13 @@ impl Bitmap {
 
     fn summarize(&mut self, word: u64) {
         let mut at = word;
-        for level in self.levels.iter_mut().skip(1) {
+        for start in &self.starts[1..self.depth] {
             let (word, mask) = split(at);
-            if level[word] & mask != 0 {
+            let level = &mut self.words[start + word];
+            if *level & mask != 0 {
                 return;
             }
-            level[word] |= mask;
+            *level |= mask;
             at /= 64;
         }
     }

@@ -8,7 +8,7 @@
 use std::fmt;
 
 use crate::addr::{Order, PAGE_SIZE, Pfn};
-use crate::bitmap::Bitmap;
+use crate::bitmap::{Bitmap, zeros};
 
 const ORDERS: u32 = Order::MAX_BUDDY.raw() + 1;
 
@@ -184,8 +184,8 @@ impl Frames {
         let total = len / PAGE_SIZE;
         let free = std::array::from_fn(|order| Bitmap::new((total >> order) + 1));
         let mut frames = Self {
-            states: vec![0; index(total)],
-            uses: vec![0; index(total)],
+            states: zeros(index(total)),
+            uses: zeros(index(total)),
             free,
             stats: FrameStats { total, ..FrameStats::default() },
             by_use: [0; FrameUse::ALL.len()],
@@ -204,6 +204,12 @@ impl Frames {
         self.stats.total
     }
 
+    /// Frames in blocks that somebody has, or had in the previous kernel.
+    #[must_use]
+    pub fn in_use(&self) -> u64 {
+        self.stats.allocated + self.stats.preserved
+    }
+
     /// Counts.
     #[must_use]
     pub fn stats(&self) -> FrameStats {
@@ -218,6 +224,7 @@ impl Frames {
 
     /// What a frame is; `Reserved` outside memory.
     #[must_use]
+    #[inline]
     pub fn state(&self, pfn: Pfn) -> FrameState {
         let byte = usize::try_from(pfn.raw()).ok().and_then(|at| self.states.get(at));
         byte.map_or(FrameState::Reserved, |byte| decode(*byte))
@@ -225,6 +232,7 @@ impl Frames {
 
     /// What the block with head `pfn` is for.
     #[must_use]
+    #[inline]
     pub fn use_of(&self, pfn: Pfn) -> FrameUse {
         let byte = usize::try_from(pfn.raw()).ok().and_then(|at| self.uses.get(at)).copied().unwrap_or(0);
         FrameUse::ALL.get(usize::from(byte)).copied().unwrap_or(FrameUse::Other)
@@ -255,6 +263,7 @@ impl Frames {
         }
     }
 
+    #[inline]
     fn account(&mut self, pfn: u64, order: Order, purpose: FrameUse) {
         self.uses[index(pfn)] = purpose as u8;
         self.by_use[purpose as usize] += order.pages();
@@ -350,7 +359,10 @@ impl Frames {
             return Err(ReserveError::NotABlock { pfn, pages });
         };
         let states = &self.states[index(pfn.raw())..index(end)];
-        match states.iter().position(|byte| *byte != 0) {
+        // In pieces that the compiler turns into vector instructions.
+        let used = |piece: &[u8]| piece.iter().fold(0, |all, byte| all | *byte) != 0;
+        let Some(piece) = states.chunks(256).position(used) else { return Ok(()) };
+        match states[piece * 256..].iter().position(|byte| *byte != 0).map(|at| piece * 256 + at) {
             None => Ok(()),
             Some(at) => {
                 let pfn = Pfn::new(pfn.raw() + u64::try_from(at).expect("an index"));
@@ -423,6 +435,7 @@ impl Frames {
 
     /// The order of the unrestored preserved block whose head is `pfn`.
     #[must_use]
+    #[inline]
     pub fn preserved_order(&self, pfn: Pfn) -> Option<Order> {
         match self.state(pfn) {
             FrameState::PreservedHead(order) => Some(order),
@@ -431,6 +444,7 @@ impl Frames {
     }
 
     /// Makes a preserved block an allocated one, once.
+    #[inline]
     pub fn restore(&mut self, pfn: Pfn, purpose: FrameUse) -> Option<Order> {
         let order = self.preserved_order(pfn)?;
         self.states[index(pfn.raw())] = head(KIND_ALLOCATED, order);

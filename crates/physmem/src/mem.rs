@@ -122,6 +122,7 @@ impl PhysMem {
     }
 
     /// The host pointer of `len` bytes at `addr`: the one bounds check.
+    #[inline]
     fn locate(&self, addr: PhysAddr, len: u64) -> Result<*mut u8, AccessError> {
         let inside = addr.raw().checked_add(len).is_some_and(|end| end <= self.len);
         let offset = usize::try_from(addr.raw()).ok().filter(|_| inside);
@@ -135,6 +136,7 @@ impl PhysMem {
     ///
     /// # Errors
     /// [`AccessError`]; nothing is copied.
+    #[inline]
     pub fn read(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<(), AccessError> {
         let from = self.locate(addr, len64(buf.len()))?;
         if self.touches_adopted(addr, len64(buf.len())) {
@@ -157,6 +159,7 @@ impl PhysMem {
     ///
     /// # Errors
     /// [`AccessError`]; nothing is copied.
+    #[inline]
     pub fn write(&mut self, addr: PhysAddr, bytes: &[u8]) -> Result<(), AccessError> {
         self.locate(addr, len64(bytes.len()))?;
         if self.touches_adopted(addr, len64(bytes.len())) {
@@ -183,6 +186,7 @@ impl PhysMem {
     ///
     /// # Errors
     /// [`AccessError`].
+    #[inline]
     pub fn read_obj<T: FromBytes + IntoBytes>(&self, addr: PhysAddr) -> Result<T, AccessError> {
         let mut object = T::new_zeroed();
         self.read(addr, object.as_mut_bytes())?;
@@ -193,6 +197,7 @@ impl PhysMem {
     ///
     /// # Errors
     /// [`AccessError`].
+    #[inline]
     pub fn write_obj<T: IntoBytes + Immutable + ?Sized>(
         &mut self,
         addr: PhysAddr,
@@ -205,6 +210,7 @@ impl PhysMem {
     ///
     /// # Errors
     /// [`AccessError`].
+    #[inline]
     pub fn read_u64(&self, addr: PhysAddr) -> Result<u64, AccessError> {
         let mut bytes = [0; 8];
         self.read(addr, &mut bytes)?;
@@ -215,6 +221,7 @@ impl PhysMem {
     ///
     /// # Errors
     /// [`AccessError`].
+    #[inline]
     pub fn write_u64(&mut self, addr: PhysAddr, value: u64) -> Result<(), AccessError> {
         self.write(addr, &value.to_le_bytes())
     }
@@ -285,6 +292,15 @@ impl PhysMem {
             done += step;
         }
         Ok(true)
+    }
+
+    /// Asks the host for huge pages behind `len` bytes at `addr`, which will soon be touched densely. Advice only.
+    pub fn prefer_huge(&self, addr: PhysAddr, len: u64) {
+        let end = addr.raw().saturating_add(len).min(self.len);
+        let (Ok(from), Ok(to)) = (usize::try_from(addr.raw()), usize::try_from(end)) else { return };
+        if let (Backing::Private, Some(len @ 1..)) = (&self.backing, to.checked_sub(from)) {
+            let _ = self.map.advise_range(Advice::HugePage, from, len);
+        }
     }
 
     /// Power off: every byte reads as zero afterwards, and the host has its pages back.

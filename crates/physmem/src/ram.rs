@@ -2,7 +2,7 @@
 //!
 //! In debug builds freed and freshly allocated frames are filled with a byte, so that a use after free shows.
 
-use crate::addr::{Order, Pfn};
+use crate::addr::{Order, PAGE_SIZE, Pfn};
 use crate::frames::{FrameState, FrameUse, Frames, FreeError};
 use crate::mem::PhysMem;
 
@@ -18,14 +18,21 @@ pub struct Ram {
     pub mem: PhysMem,
     /// Who has which frame.
     pub frames: Frames,
+    /// Frames below this one were looked at for huge pages of the host.
+    huge_to: u64,
 }
+
+/// Frames in use from which on a machine counts as a busy one: 16 MiB.
+const BUSY: u64 = 4096;
+/// Frames in a huge page of the host.
+const HUGE: u64 = 512;
 
 impl Ram {
     /// A kernel's memory with every frame free.
     #[must_use]
     pub fn new(mem: PhysMem) -> Self {
         let frames = Frames::all_free(mem.len());
-        Self { mem, frames }
+        Self { mem, frames, huge_to: 0 }
     }
 
     /// The kernel is gone: only the bytes are left.
@@ -38,9 +45,24 @@ impl Ram {
         self.mem.fill(pfn.addr(), order.bytes(), byte).expect("allocated blocks lie in memory");
     }
 
+    /// Takes a block. The host's page faults would cost a busy machine half of its time: what lies ahead of the
+    /// highest block, an eighth of what is in use, is asked for in huge pages. Small and sparse machines stay small.
+    fn take(&mut self, order: Order, purpose: FrameUse) -> Option<Pfn> {
+        let pfn = self.alloc_for_adoption(order, purpose)?;
+        let end = pfn.raw() + order.pages();
+        let in_use = self.frames.in_use();
+        if end > self.huge_to && in_use >= BUSY {
+            let from = self.huge_to.max(pfn.raw() / HUGE * HUGE);
+            let ahead = (in_use / 8).max(order.pages());
+            self.huge_to = (end + ahead).next_multiple_of(HUGE);
+            self.mem.prefer_huge(Pfn::new(from).addr(), (self.huge_to - from) * PAGE_SIZE);
+        }
+        Some(pfn)
+    }
+
     /// Allocates a block with undefined contents.
     pub fn alloc(&mut self, order: Order, purpose: FrameUse) -> Option<Pfn> {
-        let pfn = self.alloc_for_adoption(order, purpose)?;
+        let pfn = self.take(order, purpose)?;
         if cfg!(debug_assertions) {
             self.fill(pfn, order, POISON_ALLOC);
         }
@@ -49,7 +71,7 @@ impl Ram {
 
     /// Allocates a block of zeros.
     pub fn alloc_zeroed(&mut self, order: Order, purpose: FrameUse) -> Option<Pfn> {
-        let pfn = self.alloc_for_adoption(order, purpose)?;
+        let pfn = self.take(order, purpose)?;
         self.fill(pfn, order, 0);
         Some(pfn)
     }

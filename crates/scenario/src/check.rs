@@ -133,7 +133,7 @@ impl World {
             }
             Op::Exit => self.end(process),
             Op::Kill => self.end(call.text("victim").unwrap_or("")),
-            Op::RebootKexec => self.new_kernel(),
+            Op::RebootKexec if call.number("returns").unwrap_or(0) == 0 => self.new_kernel(),
             _ => {}
         }
     }

@@ -175,29 +175,35 @@ struct Table {
 
 impl Table {
     fn fill(&mut self, inode: &Shmem, memory: &mut Memory<'_>, pages: u64) -> KResult<()> {
-        let mut buffer = [FolioEntry::new_zeroed(); 256];
-        for (index, folio) in inode.folios().take_while(|(index, _)| *index < pages) {
+        let mut buffer = Vec::new();
+        let mut folios = inode.folios().take_while(|(index, _)| *index < pages);
+        folios.try_for_each(|(index, folio)| {
             memory.kho.preserve_folio(memory.ram, folio.head, folio.order)?;
             let flag = |on: bool, bit: u16| if on { bit } else { 0 };
             let flags = flag(folio.uptodate, UPTODATE) | flag(folio.dirty, DIRTY);
-            let slot = usize::try_from(self.count % PER_PAGE).expect("below 256");
-            buffer[slot] = FolioEntry::new(folio.head.raw(), flags, index);
+            buffer.push(FolioEntry::new(folio.head.raw(), flags, index));
             self.count += 1;
-            if slot == 255 {
+            if self.count.is_multiple_of(PER_PAGE) {
                 self.flush(memory, &buffer)?;
-                buffer = [FolioEntry::new_zeroed(); 256];
+                buffer.clear();
             }
-        }
-        if !self.count.is_multiple_of(PER_PAGE) {
+            KResult::Ok(())
+        })?;
+        if !buffer.is_empty() {
             self.flush(memory, &buffer)?;
         }
         Ok(())
     }
 
-    fn flush(&mut self, memory: &mut Memory<'_>, buffer: &[FolioEntry; 256]) -> KResult<()> {
+    /// Writes a page of the table: the entries, then zeros.
+    fn flush(&mut self, memory: &mut Memory<'_>, buffer: &[FolioEntry]) -> KResult<()> {
         let page = memory.ram.alloc(Order::ZERO, FrameUse::FolioTable);
         let page = page.ok_or_else(|| Errno::ENOMEM.because("no free page for the folio table"))?;
-        memory.ram.mem.write(page.addr(), buffer.as_bytes()).expect("the page was just allocated");
+        let bytes = buffer.as_bytes();
+        memory.ram.mem.write(page.addr(), bytes).expect("the page was just allocated");
+        let used = u64::try_from(bytes.len()).expect("at most a page");
+        let rest = page.addr().checked_add(used).expect("at most a page");
+        memory.ram.mem.fill(rest, PAGE_SIZE - used, 0).expect("the page was just allocated");
         self.pages.push(page.addr());
         Ok(())
     }

@@ -81,27 +81,35 @@ impl MemfdHandler {
         count: u64,
     ) -> KResult<()> {
         let mut left = count;
-        let mut any = false;
+        let mut done = 0;
         for (at, page) in pages.iter().enumerate() {
             let entries = read_entries(memory.ram, *page, left);
             left -= u64::try_from(entries.len()).expect("at most 256");
             for (slot, entry) in entries.iter().enumerate().filter(|(_, entry)| entry.pfn() != 0) {
-                let Err(refusal) = self.insert(inode, memory, entry) else {
-                    any = true;
+                let Err(refusal) = self.insert(inode, memory, entry, at * 256 + slot) else {
+                    done += 1;
                     continue;
                 };
                 if !self.quirks.has(Quirk::StaleRestoreError) {
                     discard_entries(memory, &entries[slot + 1..]);
                     discard_pages(memory, &pages[at + 1..], left);
                 }
-                let stale = self.quirks.has(Quirk::StaleRestoreError) && any && refusal.errno == Errno::EIO;
+                let stale =
+                    self.quirks.has(Quirk::StaleRestoreError) && done > 0 && refusal.errno == Errno::EIO;
                 return if stale { Ok(()) } else { Err(refusal) };
             }
         }
         Ok(())
     }
 
-    fn insert(&self, inode: &mut Shmem, memory: &mut Memory<'_>, entry: &FolioEntry) -> KResult<()> {
+    /// Puts the folio of table entry `at` in.
+    fn insert(
+        &self,
+        inode: &mut Shmem,
+        memory: &mut Memory<'_>,
+        entry: &FolioEntry,
+        at: usize,
+    ) -> KResult<()> {
         let head = Pfn::new(entry.pfn());
         let index = entry.index.get();
         let order =
@@ -119,7 +127,7 @@ impl MemfdHandler {
             return Ok(());
         }
         memory.ram.free(head).expect("it was just restored");
-        memory.log.warn(format!("memfd_luo: shmem: failed to add to page cache folio index {index}: -17"));
+        memory.log.warn(format!("memfd_luo: shmem: failed to add to page cache folio index {at}: -17"));
         Err(Errno::EEXIST.because(format!("page {index} of the file is there already")))
     }
 

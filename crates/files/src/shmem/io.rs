@@ -3,7 +3,7 @@
 use luosim_abi::{Errno, KResult};
 use luosim_physmem::{PAGE_SIZE, Ram};
 
-use super::{MAX_SIZE, Seals, Shmem, no_memory};
+use super::{Fresh, MAX_SIZE, Seals, Shmem, no_memory};
 use crate::page_cache::Folio;
 
 /// The ways of `lseek(2)`.
@@ -108,7 +108,8 @@ impl Shmem {
             let at = pos + done;
             let index = at / PAGE_SIZE;
             let step = (PAGE_SIZE - at % PAGE_SIZE).min(len - done);
-            let folio = self.page_for_write(ram, index, pages)?;
+            let fresh = if step == PAGE_SIZE { Fresh::Overwritten } else { Fresh::Zeroed };
+            let folio = self.page_for_write(ram, index, pages, fresh)?;
             let to = folio.frame(index).addr().checked_add(at % PAGE_SIZE).expect("inside the page");
             let piece = &bytes[usize::try_from(done).expect("below the length")..][..part(step)];
             ram.mem.write(to, piece).expect("folios lie in memory");
@@ -119,10 +120,10 @@ impl Shmem {
     }
 
     /// The folio of a page, made valid and dirty.
-    fn page_for_write(&mut self, ram: &mut Ram, index: u64, pages: u64) -> KResult<Folio> {
+    fn page_for_write(&mut self, ram: &mut Ram, index: u64, pages: u64, fresh: Fresh) -> KResult<Folio> {
         let folio = match self.cache.get(index) {
             Some(folio) => folio,
-            None => self.allocate(ram, index, pages, true)?,
+            None => self.allocate(ram, index, pages, fresh)?,
         };
         if !folio.uptodate {
             ram.mem.fill(folio.head.addr(), folio.order.bytes(), 0).expect("folios lie in memory");
@@ -226,7 +227,7 @@ impl Shmem {
         }
         for index in offset / PAGE_SIZE..end {
             let dirty = self.cache.get(index).is_some_and(|folio| folio.dirty);
-            self.page_for_write(ram, index, pages)?;
+            self.page_for_write(ram, index, pages, Fresh::Zeroed)?;
             self.cache.mark(index, true, dirty || write);
         }
         Ok(())

@@ -3,15 +3,21 @@
 use luosim_abi::{Errno, KResult};
 use luosim_physmem::{PAGE_SIZE, Ram};
 
-use super::{MAX_SIZE, Seals, Shmem};
+use super::{Fresh, MAX_SIZE, Seals, Shmem};
 use crate::page_cache::Folio;
 
 /// Allocate without growing the file.
 const KEEP_SIZE: u32 = 1;
 /// Take pages out; needs [`KEEP_SIZE`].
 const PUNCH_HOLE: u32 = 2;
-/// Mode bits that some file system knows.
-const KNOWN: u32 = 0xff;
+/// Ways to allocate, of which a call names one: punch, collapse, zero, insert, unshare, write zeroes.
+const WAYS: u32 = 0xfa;
+/// Ways that move the end of the file: never with [`KEEP_SIZE`].
+const MOVING: u32 = 0x08 | 0x20 | 0x80;
+
+fn unknown(mode: u32) -> luosim_abi::Refusal {
+    Errno::EOPNOTSUPP.because(format!("memory files do not know fallocate mode {mode:#x}"))
+}
 
 fn sealed(file: &Shmem, seal: &str) -> luosim_abi::Refusal {
     Errno::EPERM.because(format!("{} has {seal}", file.describe()))
@@ -90,27 +96,39 @@ impl Shmem {
     /// EINVAL: negative offset, length below 1; EOPNOTSUPP: other modes; EFBIG; EPERM: frozen, F_SEAL_GROW,
     /// F_SEAL_WRITE; ENOMEM.
     pub fn fallocate(&mut self, ram: &mut Ram, mode: u32, offset: i64, len: i64) -> KResult<()> {
+        let (start, bytes) = Self::check_fallocate(mode, offset, len)?;
+        let end = start.checked_add(bytes).filter(|end| *end <= MAX_SIZE);
+        let end = end.ok_or_else(|| Errno::EFBIG.because("the range ends beyond 2^63 - 1"))?;
+        if mode & !(KEEP_SIZE | PUNCH_HOLE) != 0 {
+            return Err(unknown(mode));
+        }
+        if self.frozen {
+            return Err(self.frozen_refusal("its layout may not change"));
+        }
+        let hole = mode & PUNCH_HOLE != 0;
+        if hole { self.punch(ram, start, end) } else { self.preallocate(ram, mode, start, end) }
+    }
+
+    /// What is checked of the arguments before the file is looked at; start and length.
+    ///
+    /// # Errors
+    /// EINVAL: no range; EOPNOTSUPP: a mode that no file system has.
+    pub fn check_fallocate(mode: u32, offset: i64, len: i64) -> KResult<(u64, u64)> {
         let start = u64::try_from(offset).ok();
         let bytes = u64::try_from(len).ok().filter(|bytes| *bytes > 0);
         let (Some(start), Some(bytes)) = (start, bytes) else {
             return Err(Errno::EINVAL.because(format!("a range of {len} bytes at {offset} is no range")));
         };
-        let hole = mode & PUNCH_HOLE != 0;
-        let unknown =
-            || Errno::EOPNOTSUPP.because(format!("memory files do not know fallocate mode {mode:#x}"));
-        // Modes that no file system has, and those that only this one lacks: the range is looked at between.
-        if mode & !KNOWN != 0 || hole && mode & KEEP_SIZE == 0 {
-            return Err(unknown());
+        let (way, keep) = (mode & WAYS, mode & KEEP_SIZE != 0);
+        let punches = way & PUNCH_HOLE != 0;
+        if mode & !(WAYS | KEEP_SIZE) != 0
+            || way.count_ones() > 1
+            || punches && !keep
+            || way & MOVING != 0 && keep
+        {
+            return Err(unknown(mode));
         }
-        let end = start.checked_add(bytes).filter(|end| *end <= MAX_SIZE);
-        let end = end.ok_or_else(|| Errno::EFBIG.because("the range ends beyond 2^63 - 1"))?;
-        if mode & !(KEEP_SIZE | PUNCH_HOLE) != 0 {
-            return Err(unknown());
-        }
-        if self.frozen {
-            return Err(self.frozen_refusal("its layout may not change"));
-        }
-        if hole { self.punch(ram, start, end) } else { self.preallocate(ram, mode, start, end) }
+        Ok((start, bytes))
     }
 
     fn punch(&mut self, ram: &mut Ram, start: u64, end: u64) -> KResult<()> {
@@ -133,7 +151,7 @@ impl Shmem {
         for index in first..pages {
             match self.cache.get(index) {
                 None => {
-                    self.allocate(ram, index, pages, false)?;
+                    self.allocate(ram, index, pages, Fresh::Unused)?;
                 }
                 // Allocated twice: the kernel finds the page again and zeroes it for good.
                 Some(folio) if !folio.uptodate => self.clear(ram, index, folio),

@@ -143,6 +143,7 @@ pub(crate) fn read_files(
     let pages: Vec<PhysAddr> = chain.blocks.iter().map(|(page, _)| *page).collect();
     if chain.records() != session.count {
         let (found, said) = (chain.records(), session.count);
+        mem.log.warn(format!("luo: File count mismatch: expected {said}, found {found}"));
         free_pages(mem, &pages);
         return Err(Errno::EINVAL
             .because(format!("session {:?} says {said} files but its blocks hold {found}", session.name)));

@@ -5,17 +5,41 @@
 
 use luosim_abi::ioctl::{Command, FdArg, FinishArg, GetNameArg, NAME_LEN, SessionArg};
 use luosim_abi::{Errno, KResult};
-use luosim_files::FileKind;
+use luosim_files::{FileKind, flags};
+use luosim_luo::FileId;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
-use crate::Machine;
 use crate::caller::ProcessCaller;
 use crate::process::Pid;
+use crate::{Kernel, Machine};
 
 /// Answered by the VFS for any file: set or clear `O_NONBLOCK`.
 const FIONBIO: u32 = 0x5421;
+const FIOASYNC: u32 = 0x5452;
+/// Block size of the file system, 4096 on all of the model's.
+const FIGETBSZ: u32 = 2;
 const FIOCLEX: u32 = 0x5451;
 const FIONCLEX: u32 = 0x5450;
+
+impl Kernel {
+    /// Commands that the VFS takes before any file sees them.
+    fn vfs_ioctl(&mut self, pid: Pid, file: FileId, code: u32, arg: u64) -> KResult<()> {
+        let (process, core) = self.parts(pid)?;
+        if code == FIGETBSZ {
+            return process.memory.write(arg, &4096u32.to_le_bytes());
+        }
+        let mut word = [0; 4];
+        process.memory.read(arg, &mut word)?;
+        let on = word != [0; 4];
+        if code == FIOASYNC {
+            let none = || Errno::ENOTTY.because("the file sends no signals");
+            return if on { Err(none()) } else { Ok(()) };
+        }
+        let open = core.files.table.get_mut(file);
+        open.flags = open.flags & !flags::NONBLOCK | if on { flags::NONBLOCK } else { 0 };
+        Ok(())
+    }
+}
 
 impl Machine {
     /// `ioctl(2)`: command number and address of the argument.
@@ -24,13 +48,13 @@ impl Machine {
     /// EBADF; ENOTTY: the file has no such commands; for the device and sessions as their dispatch says.
     pub fn ioctl(&mut self, pid: Pid, fd: i32, code: u32, arg: u64) -> KResult<()> {
         if let FIOCLEX | FIONCLEX = code {
+            self.check_fd(pid, fd)?;
             return self.set_cloexec(pid, fd, code == FIOCLEX);
         }
         self.call(pid, |kernel| {
             let file = kernel.file(pid, fd)?;
-            if code == FIONBIO {
-                let mut word = [0; 4];
-                return kernel.parts(pid)?.0.memory.read(arg, &mut word);
+            if let FIONBIO | FIOASYNC | FIGETBSZ = code {
+                return kernel.vfs_ioctl(pid, file, code, arg);
             }
             let kind = kernel.kind(file);
             let process = kernel.processes.get_mut(&pid).expect("it owns the descriptor");

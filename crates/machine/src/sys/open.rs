@@ -19,6 +19,8 @@ impl Machine {
     /// EBUSY and EIO; EMFILE; ENFILE.
     pub fn open(&mut self, pid: Pid, path: &str, open_flags: u32, mode: u32) -> KResult<i32> {
         let result = self.call(pid, |kernel| {
+            // The number comes first: without one nothing is looked up, created or opened.
+            kernel.parts(pid)?.0.fds.check_room(1)?;
             let kind = kernel.resolve(pid, path, open_flags, mode)?;
             let path_only = open_flags & flags::PATH != 0;
             let status = open_flags & (flags::ACCMODE | flags::SETTABLE | flags::PATH);
@@ -54,6 +56,7 @@ impl Machine {
     pub fn reopen(&mut self, pid: Pid, fd: i32, open_flags: u32) -> KResult<i32> {
         self.call(pid, |kernel| {
             let (process, _) = kernel.parts(pid)?;
+            process.fds.check_room(1)?;
             let file = process.fds.get(fd)?.file;
             let kind = kernel.kind(file);
             let path_only = open_flags & flags::PATH != 0;
@@ -116,6 +119,7 @@ impl Machine {
     /// EMFILE; ENFILE.
     pub fn pipe(&mut self, pid: Pid) -> KResult<(i32, i32)> {
         self.call(pid, |kernel| {
+            kernel.parts(pid)?.0.fds.check_room(2)?;
             let read = kernel.core.files.table.open(FileKind::Pipe, flags::RDONLY)?;
             let read = Self::install(kernel, pid, read, false, false)?;
             let write = kernel.core.files.table.open(FileKind::Pipe, flags::WRONLY)?;
@@ -129,6 +133,7 @@ impl Machine {
     /// EMFILE; ENFILE.
     pub fn socketpair(&mut self, pid: Pid) -> KResult<(i32, i32)> {
         self.call(pid, |kernel| {
+            kernel.parts(pid)?.0.fds.check_room(2)?;
             let (one, other) = kernel.core.files.socket_pair();
             let one = kernel.core.files.table.open(FileKind::Socket(one), flags::RDWR)?;
             let one = Self::install(kernel, pid, one, false, false)?;
@@ -158,13 +163,22 @@ impl Machine {
     /// Receives descriptors; without `MSG_CMSG_CLOEXEC` they stay open over exec.
     ///
     /// # Errors
-    /// EBADF; EAGAIN: nothing was sent; EMFILE.
+    /// EBADF; EAGAIN: nothing was sent; EMFILE: none of them found a number.
     pub fn receive_fds(&mut self, pid: Pid, socket: i32) -> KResult<Vec<i32>> {
         self.call(pid, |kernel| {
             let end = kernel.socket(pid, socket)?;
             let files = kernel.core.files.receive(end);
             let files = files.ok_or_else(|| Errno::EAGAIN.because("no message waits in the socket"))?;
-            files.into_iter().map(|file| Self::install(kernel, pid, file, false, false)).collect()
+            // What finds no number is closed; the others stay (the kernel sets MSG_CTRUNC).
+            let (mut fds, mut refused) = (Vec::new(), None);
+            for file in files {
+                let path = kernel.core.files.table.get(file).is_path();
+                match Self::install(kernel, pid, file, false, path) {
+                    Ok(fd) => fds.push(fd),
+                    Err(refusal) => refused = Some(refusal),
+                }
+            }
+            refused.filter(|_| fds.is_empty()).map_or(Ok(fds), Err)
         })
     }
 

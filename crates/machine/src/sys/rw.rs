@@ -4,7 +4,7 @@ use luosim_abi::quirk::Quirk;
 use luosim_abi::{Errno, KResult};
 use luosim_files::shmem::{MAX_SIZE, Seals, Whence};
 use luosim_files::test_file::TEST_PATH;
-use luosim_files::{FileKind, InodeId, ShmemKind, flags};
+use luosim_files::{FileKind, InodeId, Shmem, ShmemKind, flags};
 use luosim_luo::FileId;
 
 use crate::process::Pid;
@@ -106,9 +106,11 @@ impl Kernel {
 
     fn check_seekable(&self, file: FileId) -> KResult<()> {
         match self.kind(file) {
-            FileKind::Pipe | FileKind::Socket(_) => {
-                Err(Errno::ESPIPE.because("a pipe or socket has no positions"))
-            }
+            kind @ (FileKind::Pipe
+            | FileKind::Socket(_)
+            | FileKind::Session(_)
+            | FileKind::EventFd
+            | FileKind::Epoll) => Err(Errno::ESPIPE.because(format!("{} has no positions", kind.text()))),
             _ => Ok(()),
         }
     }
@@ -139,9 +141,9 @@ impl Machine {
     /// As [`Self::read`]; ESPIPE; EINVAL for a negative offset.
     pub fn pread(&mut self, pid: Pid, fd: i32, buf: &mut [u8], at: u64) -> KResult<usize> {
         self.call(pid, |kernel| {
-            let file = kernel.readable(pid, fd)?;
-            kernel.check_seekable(file)?;
             check_offset(at)?;
+            kernel.check_seekable(kernel.file(pid, fd)?)?;
+            let file = kernel.readable(pid, fd)?;
             kernel.read_file(file, at, buf)
         })
     }
@@ -167,9 +169,9 @@ impl Machine {
     /// As [`Self::write`]; ESPIPE; EINVAL for a negative offset.
     pub fn pwrite(&mut self, pid: Pid, fd: i32, bytes: &[u8], at: u64) -> KResult<usize> {
         self.call(pid, |kernel| {
-            let file = kernel.writable(pid, fd, Errno::EBADF)?;
-            kernel.check_seekable(file)?;
             check_offset(at)?;
+            kernel.check_seekable(kernel.file(pid, fd)?)?;
+            let file = kernel.writable(pid, fd, Errno::EBADF)?;
             let status = kernel.core.files.table.get(file).flags;
             let at = kernel.append_at(file, status).unwrap_or(at);
             kernel.write_file(file, at, bytes)
@@ -213,10 +215,13 @@ impl Machine {
     /// EBADF; ENODEV: no regular file; ESPIPE: pipes; as the file says.
     pub fn fallocate(&mut self, pid: Pid, fd: i32, mode: u32, offset: i64, len: i64) -> KResult<()> {
         self.call(pid, |kernel| {
+            kernel.file(pid, fd)?;
+            Shmem::check_fallocate(mode, offset, len)?;
             let file = kernel.writable(pid, fd, Errno::EBADF)?;
             let inode = match kernel.kind(file) {
                 FileKind::Shmem(inode) => inode,
                 kind @ FileKind::Pipe => return Err(wrong(kind, Errno::ESPIPE, "allocated")),
+                kind @ FileKind::Directory => return Err(wrong(kind, Errno::EISDIR, "allocated")),
                 kind => return Err(wrong(kind, Errno::ENODEV, "allocated")),
             };
             let core = &mut kernel.core;
@@ -231,8 +236,8 @@ impl Machine {
     pub fn add_seals(&mut self, pid: Pid, fd: i32, seals: Seals) -> KResult<()> {
         self.call(pid, |kernel| {
             let file = kernel.file(pid, fd)?;
-            let inode = kernel.shmem(file, Errno::EINVAL, "sealed")?;
             kernel.writable(pid, fd, Errno::EPERM)?;
+            let inode = kernel.shmem(file, Errno::EINVAL, "sealed")?;
             kernel.core.files.inodes.get_mut(inode).add_seals(seals)
         })
     }
@@ -272,7 +277,9 @@ impl Machine {
             let file = kernel.file(pid, fd)?;
             if let FileKind::Shmem(inode) = kernel.kind(file) {
                 let inode = kernel.core.files.inodes.get_mut(inode);
-                (inode.uid, inode.gid) = (uid, gid);
+                // -1 leaves a number as it is.
+                let keep = |new: u32, old: u32| if new == u32::MAX { old } else { new };
+                (inode.uid, inode.gid) = (keep(uid, inode.uid), keep(gid, inode.gid));
             }
             Ok(())
         })

@@ -316,8 +316,7 @@ impl Runner<'_> {
         match call.op {
             Op::KexecLoad => {
                 let (release, options) = self.boot_options(call);
-                let kind = if flag(call, "old", false) { ImageKind::Old } else { ImageKind::File };
-                self.on().load_image(pid, release, options, kind)?;
+                self.on().load_image(pid, release, options, image_kind(call))?;
             }
             Op::KexecUnload => self.on().unload_image(pid)?,
             _ => self.on().kho_finalize(call.u64("value").unwrap_or(1))?,
@@ -356,4 +355,14 @@ impl Runner<'_> {
         }
         Ok(0)
     }
+}
+
+fn image_kind(call: &Call) -> ImageKind {
+    let kinds = [
+        ("crash", ImageKind::Crash),
+        ("preserve-context", ImageKind::PreserveContext),
+        ("old", ImageKind::Old),
+    ];
+    let named = kinds.iter().find(|(name, _)| flag(call, name, false));
+    named.map_or(ImageKind::File, |(_, kind)| *kind)
 }

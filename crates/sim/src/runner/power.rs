@@ -43,10 +43,13 @@ impl Runner<'_> {
                 self.boot_cold(release, &options);
             }
             Op::Crash => {
-                self.machine()?.crash();
+                let report = self.machine()?.crash();
                 self.forget();
-                self.records
-                    .push(Record::Machine { action: String::from("the kernel panics; the machine is down") });
+                let next = if report.is_some() { "the crash kernel boots" } else { "the machine is down" };
+                self.records.push(Record::Machine { action: format!("the kernel panics; {next}") });
+                if let Some(report) = report {
+                    self.booted(report);
+                }
             }
             Op::BootImage => self.boot_image(call)?,
             Op::RetrieveAll => self.retrieve_all(call)?,
@@ -121,21 +124,37 @@ impl Runner<'_> {
         let answer = result.as_ref().map(|_| 0).map_err(Clone::clone);
         self.record_call(process, pid, shown, &answer);
         self.judge(call, &answer);
-        if let Ok(report) = result {
-            self.dumps += 1;
-            let crossing = report.crossing.clone().unwrap_or_default();
-            self.records.push(Record::Kexec {
-                from,
-                to: report.release.name.to_owned(),
-                sessions: crossing.carried.sessions,
-                files: crossing.carried.files,
-                blocks: crossing.tally.blocks(),
-                pages: crossing.tally.pages(),
-                bytes: crossing.tally.pages() * PAGE_SIZE,
-                passed: crossing.passed,
-            });
-            self.booted(report);
+        let Ok(report) = result else { return Ok(()) };
+        let returned = report.outcome == Outcome::Returned;
+        let wanted = call.number("returns").is_some_and(|value| value != 0);
+        if returned != wanted && call.error.is_none() {
+            let how = if returned { "came back" } else { "did not come back" };
+            self.fail(call, format!("the reboot {how}"));
+        }
+        if returned {
+            let action = String::from("the image that was jumped to came back; the same kernel goes on");
+            self.records.push(Record::Machine { action });
+            self.last_boot = Some(report);
+        } else {
+            self.arrived(from, report);
         }
         Ok(())
+    }
+
+    /// Another kernel booted after a kexec.
+    fn arrived(&mut self, from: String, report: BootReport) {
+        self.dumps += 1;
+        let crossing = report.crossing.clone().unwrap_or_default();
+        self.records.push(Record::Kexec {
+            from,
+            to: report.release.name.to_owned(),
+            sessions: crossing.carried.sessions,
+            files: crossing.carried.files,
+            blocks: crossing.tally.blocks(),
+            pages: crossing.tally.pages(),
+            bytes: crossing.tally.pages() * PAGE_SIZE,
+            passed: crossing.passed,
+        });
+        self.booted(report);
     }
 }
