@@ -16,7 +16,7 @@ use luosim_luo::FileId;
 use luosim_machine::Machine;
 use luosim_machine::process::Pid;
 use rustc_hash::{FxHashMap, FxHashSet};
-use rustix::fs::{OFlags, SeekFrom, Stat, fcntl_getfl, fstat, seek};
+use rustix::fs::{AtFlags, OFlags, SeekFrom, Stat, StatxFlags, fcntl_getfl, fstat, seek, statx};
 
 use crate::deed::{Answer, Deed, Served};
 use crate::memory::{Holes, HostInode, Known, host_inode};
@@ -50,7 +50,26 @@ struct Device {
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) file: File,
-    pub(crate) inode: HostInode,
+    inode: HostInode,
+    /// Where it is mounted: a node that was borrowed from the host is the host's device elsewhere.
+    mount: Option<u64>,
+}
+
+/// Number of the mount that a file was opened in.
+fn mount_of(fd: BorrowedFd<'_>) -> Option<u64> {
+    let stat = statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).ok()?;
+    (stat.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(stat.stx_mnt_id)
+}
+
+impl Node {
+    fn new(fd: OwnedFd) -> io::Result<Self> {
+        Ok(Self { inode: host_inode(&fstat(&fd)?), mount: mount_of(fd.as_fd()), file: File::from(fd) })
+    }
+
+    /// Whether the file, or the place, is this node.
+    pub(crate) fn is(&self, fd: BorrowedFd<'_>, stat: &Stat) -> bool {
+        self.inode == host_inode(stat) && self.mount == mount_of(fd)
+    }
 }
 
 /// What a program's descriptor is to us.
@@ -129,7 +148,7 @@ impl Gate {
     /// A generation has started: its device node and its files.
     pub(crate) fn begin(&mut self, handles: &mut Handles) -> io::Result<()> {
         self.node = match handles.device.take() {
-            Some(fd) => Some(Node { inode: host_inode(&fstat(&fd)?), file: File::from(fd) }),
+            Some(fd) => Some(Node::new(fd)?),
             None => None,
         };
         self.kexec_loaded = handles.kexec_loaded.take().map(File::from);
@@ -197,11 +216,8 @@ impl Gate {
         if self.tags.may_be_session(stat) {
             return self.recognise_session(task.tid, fd, copy);
         }
-        if self.is_node(stat) { self.recognise_device(task, copy) } else { Whose::Native }
-    }
-
-    fn is_node(&self, stat: &Stat) -> bool {
-        self.node.as_ref().is_some_and(|node| node.inode == host_inode(stat))
+        let node = self.node.as_ref().is_some_and(|node| node.is(copy, stat));
+        if node { self.recognise_device(task, copy) } else { Whose::Native }
     }
 
     fn recognise_session(&mut self, tid: i32, fd: i32, copy: BorrowedFd<'_>) -> Whose {

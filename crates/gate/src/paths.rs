@@ -3,7 +3,7 @@
 //! Paths are resolved in the program's own root, its working directory or the folder it names, through symbolic
 //! links, as `openat(2)` would. Nothing is opened but the place (`O_PATH`).
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
@@ -87,11 +87,6 @@ pub(crate) fn host_pid(caller: &Task, pid: u32) -> Option<i32> {
         own.and_then(|line| line.split_whitespace().next_back()?.parse().ok()) == Some(pid)
             && namespace(*tid).as_ref() == Some(&ours)
     })
-}
-
-/// Whether the place is the file with this device and inode number.
-pub(crate) fn is(place: BorrowedFd<'_>, inode: (u64, u64)) -> bool {
-    rustix::fs::fstat(place).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == inode)
 }
 
 #[cfg(test)]
