@@ -296,6 +296,7 @@ impl Gate {
         self.machine.close_outside(session.user, session.file);
         self.drop_released();
         self.note(session.user, || Deed::SessionClosed { name: session.name.clone() }, Answer::None);
+        self.note_about(Some(tag), None);
         true
     }
 
@@ -354,7 +355,23 @@ impl Gate {
         let process = self.machine.kernel().and_then(|kernel| kernel.processes().get(&pid));
         let program = process.map(|process| process.name.clone()).unwrap_or_default();
         let generation = self.machine.generation();
-        deeds.push(Served { generation, pid: pid.0, program, deed: deed(), answer });
+        let (session, inode) = (None, None);
+        deeds.push(Served { generation, pid: pid.0, program, deed: deed(), answer, session, inode });
+    }
+
+    /// Adds to the newest deed what it is about.
+    pub(crate) fn note_about(&mut self, session: Option<Tag>, inode: Option<u64>) {
+        if let Some(deed) = self.deeds.as_mut().and_then(|deeds| deeds.last_mut()) {
+            deed.session = session.map(|tag| tag.0);
+            deed.inode = inode;
+        }
+    }
+
+    /// Gives the newest deed its answer, which came after what followed from it.
+    pub(crate) fn note_answer(&mut self, answer: Answer) {
+        if let Some(deed) = self.deeds.as_mut().and_then(|deeds| deeds.last_mut()) {
+            deed.answer = answer;
+        }
     }
 
     /// What was served since the last look.

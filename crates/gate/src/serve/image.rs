@@ -147,6 +147,9 @@ impl Gate {
         let Some(task) = self.know(tid).ok() else { return Reply::Gone };
         let (magic1, magic2, command) = (low(args[0]), low(args[1]), low(args[2]));
         let user = Pid(task.identity().pid);
+        // Told before it is done: afterwards it may be another kernel.
+        self.settle_all();
+        self.note(user, || Deed::Reboot { command: command_name(command) }, Answer::None);
         let result = check_boot(self, &task, "reboot").and_then(|pid| {
             if magic1 != MAGIC1 || !MAGIC2.contains(&magic2) {
                 return Err(
@@ -155,13 +158,11 @@ impl Gate {
             }
             self.reboot_command(pid, command)
         });
-        let name = command_name(command);
-        let answer = match &result {
+        self.note_answer(match &result {
             Ok(Reply::Value(value)) => Answer::Value(*value),
             Ok(_) => Answer::None,
             Err(refusal) => Answer::Refused(refusal.clone()),
-        };
-        self.note(user, || Deed::Reboot { command: name }, answer);
+        });
         result.unwrap_or_else(Reply::Refuse)
     }
 
@@ -194,8 +195,16 @@ impl Gate {
         let loaded = self.machine.kernel().is_some_and(|kernel| kernel.image().is_some());
         if !loaded {
             self.load(pid, None, ImageKind::File)?;
+            let cmdline = self.machine.kernel().map(|kernel| kernel.cmdline().to_owned());
+            self.note(pid, || Deed::LoadImage { old: false, cmdline }, Answer::Value(0));
         }
-        self.kexec(pid)
+        self.settle_all();
+        self.note(pid, || Deed::Reboot { command: command_name(KEXEC) }, Answer::None);
+        let booted = self.kexec(pid);
+        if let Err(refusal) = &booted {
+            self.note_answer(Answer::Refused(refusal.clone()));
+        }
+        booted
     }
 }
 
