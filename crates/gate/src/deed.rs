@@ -4,6 +4,9 @@ use std::fmt;
 
 use luosim_abi::Refusal;
 
+/// Most bytes of an argument that are kept.
+pub const LONGEST: usize = 8192;
+
 /// What a descriptor is that was to be preserved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
@@ -121,8 +124,10 @@ pub enum Deed {
         code: u32,
         /// The argument's address.
         arg: u64,
-        /// As much of the argument as could be read, at most the largest structure.
+        /// As much of the argument as could be read, up to the size it says and [`LONGEST`].
         argument: Vec<u8>,
+        /// Whether the argument says that it is longer.
+        cut: bool,
     },
     /// A change of a memory file that a session holds.
     Frozen {
@@ -222,6 +227,8 @@ pub struct Served {
     pub generation: u32,
     /// Process number, as the program sees it.
     pub pid: u32,
+    /// User of the process; 0 also where users mean nothing.
+    pub uid: u32,
     /// Name of the program.
     pub program: String,
     /// What it did.

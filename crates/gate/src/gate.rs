@@ -354,9 +354,15 @@ impl Gate {
         let Some(deeds) = &mut self.deeds else { return };
         let process = self.machine.kernel().and_then(|kernel| kernel.processes().get(&pid));
         let program = process.map(|process| process.name.clone()).unwrap_or_default();
+        let uid = process.map_or(0, |process| process.uid);
         let generation = self.machine.generation();
         let (session, inode) = (None, None);
-        deeds.push(Served { generation, pid: pid.0, program, deed: deed(), answer, session, inode });
+        deeds.push(Served { generation, pid: pid.0, uid, program, deed: deed(), answer, session, inode });
+    }
+
+    /// Whether anybody watches.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.deeds.is_some()
     }
 
     /// Adds to the newest deed what it is about.

@@ -11,7 +11,7 @@ use luosim_machine::process::Pid;
 use rustix::fs::{OFlags, fcntl_getfl, fstat};
 
 use super::{Reply, host_refusal, low, signed};
-use crate::deed::{Answer, Deed, Subject};
+use crate::deed::{Answer, Deed, LONGEST, Subject};
 use crate::gate::{Gate, Session, Whose};
 use crate::guest::Guest;
 use crate::memory::{self, Known, host_inode};
@@ -72,7 +72,7 @@ impl Gate {
         if compat {
             let refusal = Errno::ENOTTY.because("the driver has no entry for 32-bit programs");
             let what = if session.is_some() { "session" } else { "device" };
-            let deed = || Deed::Ioctl { fd, what, code, arg, argument: Vec::new() };
+            let deed = || Deed::Ioctl { fd, what, code, arg, argument: Vec::new(), cut: false };
             self.note(user, deed, Answer::Refused(refusal.clone()));
             self.note_about(session, None);
             return refusal.into();
@@ -105,6 +105,9 @@ impl Gate {
             },
             Err(refusal) => Err(Some(refusal)),
         };
+        if let (Err(Some(refusal)), true) = (&reply, self.is_watched()) {
+            keep_argument(&mut deed, request, &guest, refusal.errno);
+        }
         let (reply, answer) = match reply {
             // The program gets 0; who watches wants to know the descriptor.
             Ok(fd) => (Reply::Value(0), Answer::Value(fd.into())),
@@ -338,7 +341,8 @@ impl Gate {
             what: if session.is_some() { "session" } else { "device" },
             code: request.code,
             arg: request.arg,
-            argument: guest.argument().to_vec(),
+            argument: Vec::new(),
+            cut: false,
         };
         let word = guest.fd();
         match (request.command, session.is_some()) {
@@ -365,6 +369,24 @@ impl Gate {
             (Some(Command::GetName), true) => Deed::GetName { session: fd, name },
             _ => raw,
         }
+    }
+}
+
+/// A refused call with an argument of another size, or one that cannot be read or written, is told by its bytes.
+fn keep_argument(deed: &mut Deed, request: &Request<'_>, guest: &Guest<'_>, errno: Errno) {
+    let said = guest.argument().get(..4).map(|word| u32::from_le_bytes(word.try_into().expect("four bytes")));
+    let usual = request.command.and_then(|command| u32::try_from(command.size()).ok());
+    let plain = errno != Errno::EFAULT && !matches!(deed, Deed::GetName { .. } | Deed::Ioctl { .. });
+    if said.is_some() && said == usual && plain {
+        return;
+    }
+    let (argument, cut) = guest.whole(LONGEST);
+    let what = if request.session.is_some() { "session" } else { "device" };
+    let (fd, code, arg) = (request.fd, request.code, request.arg);
+    let preserved = matches!(deed, Deed::PreserveFd { file: Subject::Memory { .. }, .. });
+    // A preserved file whose reply could not be written is preserved all the same.
+    if !(preserved && errno == Errno::EFAULT) {
+        *deed = Deed::Ioctl { fd, what, code, arg, argument, cut };
     }
 }
 
