@@ -20,7 +20,7 @@ use crate::message;
 use crate::render::{self, BOLD, DIM, WARN, paint};
 
 /// Exit codes of our own, away from those of programs.
-const OWN_FAULT: u8 = 125;
+pub(crate) const OWN_FAULT: u8 = 125;
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 const PANICKED: u8 = 124;
@@ -36,9 +36,9 @@ Examples:
 A program makes the kexec itself with reboot(LINUX_REBOOT_CMD_KEXEC), or `luosim ctl kexec` does from another
 terminal, or it follows when a generation ends with exit code 0 and another one is to come.
 
-Exit code: that of the last generation's program (128+N if signal N ended it; 0 if it made a kexec and no
-generation was left), or 124 the next kernel panicked, 125 luosim's own fault or wrong options, 126 the program
-cannot be executed, 127 it was not found.
+Exit codes: that of the last generation's program (128+N if signal N ended it, or luosim; 0 if it made a kexec
+and no generation was left), or 124 the next kernel panicked, 125 luosim's own fault or wrong options, 126 the
+program cannot be executed, 127 it was not found.
 
 This is a development tool and not a sandbox: whatever luosim does not serve runs on your machine.";
 
