@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use common::{Running, examples, gate_works, luosim_in, text, workshop};
@@ -95,4 +96,28 @@ fn a_client_in_python_keeps_a_word() {
     let (code, said) = exec(&["--then", &format!("exec python3 '{client}'"), "--", "python3", client]);
     assert_eq!(code, 0, "{said}");
     assert!(said.contains("1 finished, 0 still preserved, 0 lost"), "{said}");
+}
+
+/// Without privilege the node is a device of the host, often `/dev/null`, which programs have open anyway.
+#[test]
+fn the_device_that_stands_for_it_is_still_itself() {
+    let cache = examples().join("cache");
+    let script = format!("test -t 0; exec {} --once", cache.display());
+    let run = |privileged: bool, script: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_luosim"));
+        command.args(["exec", "--explain", "--", "sh", "-c", script]).current_dir("/");
+        command.env_remove("XDG_RUNTIME_DIR").stdin(Stdio::null());
+        if !privileged {
+            command.uid(65_534).gid(65_534);
+        }
+        command.output()
+    };
+    // Only root can become another; who is not root has no privilege anyway.
+    let can = |privileged| run(privileged, "true").is_ok_and(|output| output.status.success());
+    let Some(privileged) = [false, true].into_iter().find(|privileged| can(*privileged)) else {
+        assert!(!gate_works(), "it works elsewhere");
+        return;
+    };
+    let output = run(privileged, &script).expect("as before");
+    assert!(output.status.success(), "{}", text(&output.stderr));
 }

@@ -72,9 +72,9 @@ impl Gate {
             return self.link_target(task, link, flags);
         }
         let Some(node) = &self.node else { return Target::Native };
-        let inode = node.inode;
+        let is_node = |place: &OwnedFd| fstat(place).is_ok_and(|stat| node.is(place.as_fd(), &stat));
         match paths::resolve(task, &absolute) {
-            Some(place) if paths::is(place.as_fd(), inode) => Target::Device,
+            Some(place) if is_node(&place) => Target::Device,
             // A root of the program's own, with a /dev of its own.
             None if paths::normal(&absolute) == Path::new(DEVICE) => Target::Device,
             Some(_) if paths::normal(&absolute) == Path::new(CMDLINE) && self.is_foreign_proc(task) => {
