@@ -40,8 +40,8 @@ Examples:
   luosim list                                   the scenarios in sim-scenarios
   luosim exec --generations 2 -- ./agent        a program, over a kexec
 
-Exit codes: 0 as expected, 1 an expectation failed, 2 bad input, 3 luosim's own fault; `luosim exec` has
-those of its program, and others.";
+Exit codes: 0 as expected, 1 an expectation failed, 2 bad input, 3 luosim's own fault; \
+`luosim exec` has those of its program, and others.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
