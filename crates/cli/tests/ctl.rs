@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use common::{RUN, Running, examples, gate_works, luosim_in, text, workshop};
+use common::{RUN, Running, examples, gate_works, luosim_in, not_tested, text, workshop};
 
 /// A run of an example, that has said that it is ready.
 struct Run {
@@ -192,7 +192,7 @@ fn another_user_is_not_answered() {
         command.uid(65_534).gid(65_534).output()
     };
     let Ok(output) = ask() else {
-        eprintln!("NOT TESTED: only root can become another user");
+        not_tested("only root can become another user");
         return;
     };
     assert_eq!(output.status.code(), Some(2), "the folder is private");

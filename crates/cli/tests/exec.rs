@@ -5,7 +5,7 @@ mod common;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use common::{Running, examples, gate_works, luosim_in, text, workshop};
+use common::{Running, examples, gate_works, luosim_in, not_tested, text, workshop};
 
 fn exec(arguments: &[&str]) -> (i32, String) {
     let folder = workshop();
@@ -89,7 +89,7 @@ fn worked_examples_end_with_their_ledgers() {
 fn a_client_in_python_keeps_a_word() {
     let python = Command::new("python3").arg("--version").stdout(Stdio::null()).status();
     if !gate_works() || !python.is_ok_and(|status| status.success()) {
-        eprintln!("NOT TESTED: no python3");
+        not_tested("no python3");
         return;
     }
     let client = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/word.py");

@@ -62,6 +62,12 @@ fn command_in(folder: &Path) -> Command {
     command
 }
 
+/// Says what this host cannot test.
+#[expect(clippy::print_stderr, reason = "a test that is left out should be seen")]
+pub(crate) fn not_tested(why: &str) {
+    eprintln!("NOT TESTED: {why}");
+}
+
 /// Whether this host can run programs on the gate. Where it cannot, tests that need it print a note and pass, but
 /// not in CI.
 pub(crate) fn gate_works() -> bool {
@@ -71,7 +77,7 @@ pub(crate) fn gate_works() -> bool {
         let output = luosim_in(folder.path(), &["exec", "--quiet", "--", "true"]);
         let works = output.status.success();
         if !works {
-            eprintln!("NOT TESTED: this host cannot run `luosim exec`: {}", text(&output.stderr));
+            not_tested(&format!("this host cannot run `luosim exec`: {}", text(&output.stderr)));
             assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "CI must be able to run the gate");
         }
         works
