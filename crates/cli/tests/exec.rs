@@ -24,10 +24,10 @@ fn exit_codes_are_the_documented_ones() {
     for (script, code) in [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", 143), ("kill -KILL $$", 137)] {
         assert_eq!(exec(&["--", "sh", "-c", script]).0, code, "{script}");
     }
-    let (code, said) = exec(&["--", "no-such-program"]);
+    let (code, said) = exec(&["--", "/no/such/program"]);
     assert_eq!(
         (code, said.as_str()),
-        (127, "luosim: no-such-program: No such file or directory (os error 2)\n")
+        (127, "luosim: /no/such/program: No such file or directory (os error 2)\n")
     );
     assert_eq!(exec(&["--", "/proc/version"]).0, 126);
     // A generation that fails is the last.

@@ -89,7 +89,8 @@ pub(crate) fn examples() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let built = BUILT.get_or_init(|| {
         let profile = Path::new(env!("CARGO_BIN_EXE_luosim")).parent().expect("it lies in a folder");
-        let mut cargo = Command::new(env!("CARGO"));
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into());
+        let mut cargo = Command::new(cargo);
         cargo.args(["build", "--quiet", "-p", "liveupdate", "--examples", "--target-dir"]);
         cargo.arg(profile.parent().expect("a target folder")).current_dir(root());
         if profile.ends_with("release") {
