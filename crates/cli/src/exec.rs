@@ -21,7 +21,7 @@ use crate::record::Recorder;
 use crate::render::{self, BOLD, DIM, WARN, paint};
 
 /// Exit codes of our own, away from those of programs.
-const OWN_FAULT: u8 = 125;
+pub(crate) const OWN_FAULT: u8 = 125;
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 const PANICKED: u8 = 124;
@@ -34,12 +34,13 @@ Examples:
   luosim exec --chain 6.19,7.3 --trace -- ./agent
   luosim exec --init ./init.sh                  like PID 1: again after each reboot(KEXEC)
 
-A program makes the kexec itself with reboot(LINUX_REBOOT_CMD_KEXEC), or `luosim ctl kexec` does from another
-terminal, or it follows when a generation ends with exit code 0 and another one is to come.
+A program makes the kexec itself with reboot(LINUX_REBOOT_CMD_KEXEC), or `luosim ctl kexec` does \
+from another terminal, or it follows when a program ends with exit code 0 and another generation is \
+to come.
 
-Exit code: that of the last generation's program (128+N if signal N ended it; 0 if it made a kexec and no
-generation was left), or 124 the next kernel panicked, 125 luosim's own fault or wrong options, 126 the program
-cannot be executed, 127 it was not found.
+Exit codes: that of the last generation's program (128+N if signal N ended it, or luosim; 0 if it \
+made a kexec and no generation was left), or 124 the next kernel panicked, 125 luosim's own fault or \
+wrong options, 126 the program cannot be executed, 127 it was not found.
 
 This is a development tool and not a sandbox: whatever luosim does not serve runs on your machine.";
 

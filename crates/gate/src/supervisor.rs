@@ -157,6 +157,8 @@ pub fn run(
         let requests = control::listen(&folder).map_err(host("the control socket"))?;
         let mut supervisor = Supervisor::new(options, watch, look, requests)?;
         let end = supervisor.run().await?;
+        // The client whose request ended the run still gets its answer, from a task that has it by now.
+        tokio::task::yield_now().await;
         Ok(Finished { end, machine: supervisor.gate.machine })
     })
 }
