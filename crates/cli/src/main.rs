@@ -83,15 +83,15 @@ fn message(text: Arguments<'_>) {
     complain(format_args!("luosim: {text}"));
 }
 
-/// Runs `work`; a panic in it is our own fault and has its own exit code.
-fn guarded<E: Into<ExitCode>>(work: impl FnOnce() -> E + UnwindSafe) -> ExitCode {
-    std::panic::catch_unwind(work).map_or_else(
-        |_| {
+/// Runs `work`; a panic in it is our own fault and ends with this exit code.
+fn guarded<E: Into<ExitCode>>(fault: u8, work: impl FnOnce() -> E + UnwindSafe) -> ExitCode {
+    match std::panic::catch_unwind(work) {
+        Ok(ending) => ending.into(),
+        Err(_) => {
             message(format_args!("this is a bug in luosim; please report it with the input that shows it"));
-            Ending::OwnFault.into()
-        },
-        E::into,
-    )
+            ExitCode::from(fault)
+        }
+    }
 }
 
 /// What was asked for. Wrong options of `luosim exec` have the exit code of our own faults there: any other may be
@@ -111,7 +111,9 @@ fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("LUOSIM_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    guarded(|| match command_line().command {
+    let command = command_line().command;
+    let fault = if matches!(command, Command::Exec(_)) { exec::OWN_FAULT } else { Ending::OwnFault as u8 };
+    guarded(fault, || match command {
         Command::Run(arguments) => commands::run(&arguments).into(),
         Command::Check(arguments) => commands::check(&arguments).into(),
         Command::List(arguments) => commands::list(&arguments).into(),
@@ -127,11 +129,11 @@ mod tests {
     #[test]
     fn a_panic_is_exit_code_3_and_other_endings_have_theirs() {
         assert_eq!(
-            guarded::<Ending>(|| panic!("on purpose: this test looks at the exit code")),
+            guarded::<Ending>(3, || panic!("on purpose: this test looks at the exit code")),
             ExitCode::from(3)
         );
-        assert_eq!(guarded(|| Ending::BadInput), ExitCode::from(2));
-        assert_eq!(guarded(|| Ending::Failed), ExitCode::from(1));
-        assert_eq!(guarded(|| Ending::AsExpected), ExitCode::SUCCESS);
+        assert_eq!(guarded(3, || Ending::BadInput), ExitCode::from(2));
+        assert_eq!(guarded(3, || Ending::Failed), ExitCode::from(1));
+        assert_eq!(guarded(3, || Ending::AsExpected), ExitCode::SUCCESS);
     }
 }

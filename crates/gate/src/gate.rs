@@ -323,7 +323,8 @@ impl Gate {
     pub(crate) fn settle_all(&mut self) -> bool {
         self.settle_device();
         let tags: Vec<Tag> = self.sessions.keys().copied().collect();
-        tags.into_iter().fold(false, |any, tag| self.settle_session(tag) || any)
+        // All of them, also after one was found.
+        tags.into_iter().filter(|tag| self.settle_session(*tag)).count() > 0
     }
 
     /// Asks after a few sessions, in turn.
