@@ -52,7 +52,7 @@ fn a_signal_ends_the_run_and_its_programs() {
 fn story(example: &str, options: &[&str], kexecs: usize) -> String {
     let (folder, program) = (workshop(), examples().join(example));
     let program = program.to_str().expect("a path of ours");
-    let arguments = [&["exec"], options, &["--", program]].concat();
+    let arguments = [&["exec", "--record", "recorded.kdl"], options, &["--", program]].concat();
     let mut running = Running::start(folder.path(), &arguments);
     let lines =
         |printed: &str| printed.lines().filter(|line| line.starts_with(&format!("{example}: "))).count();
@@ -62,7 +62,16 @@ fn story(example: &str, options: &[&str], kexecs: usize) -> String {
         assert!(output.status.success(), "{}", text(&output.stderr));
     }
     let (code, printed) = running.end();
+    let replayed = luosim_in(folder.path(), &["run", "recorded.kdl"]);
+    let shown = text(&replayed.stdout);
+    assert!(replayed.status.success(), "{shown}");
+    assert_eq!(totals(&shown), totals(&printed), "the model ends where the program ended");
     format!("exit code {code}\n{printed}")
+}
+
+/// The last line of the ledger.
+fn totals(printed: &str) -> Option<&str> {
+    printed.lines().rfind(|line| line.contains(" still preserved, "))
 }
 
 #[test]
