@@ -16,7 +16,7 @@ use luosim_luo::FileId;
 use luosim_machine::Machine;
 use luosim_machine::process::Pid;
 use rustc_hash::{FxHashMap, FxHashSet};
-use rustix::fs::{OFlags, SeekFrom, Stat, fcntl_getfl, fstat, seek};
+use rustix::fs::{AtFlags, OFlags, SeekFrom, Stat, StatxFlags, fcntl_getfl, fstat, seek, statx};
 
 use crate::deed::{Answer, Deed, Served};
 use crate::memory::{Holes, HostInode, Known, host_inode};
@@ -50,7 +50,9 @@ struct Device {
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) file: File,
-    pub(crate) inode: HostInode,
+    inode: HostInode,
+    /// The mount that makes it ours, where the same file stands elsewhere as well and is not.
+    mount: Option<u64>,
 }
 
 /// What a program's descriptor is to us.
@@ -74,6 +76,12 @@ pub(crate) struct MemoryFiles {
     pub(crate) given: BTreeMap<FileId, OwnedFd>,
     /// Every inode that was given back: their links have no name.
     pub(crate) restored: FxHashSet<HostInode>,
+}
+
+/// Number of the mount that a file was opened on.
+fn mount_of(file: BorrowedFd<'_>) -> Option<u64> {
+    let asked = statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).ok()?;
+    StatxFlags::from_bits_retain(asked.stx_mask).contains(StatxFlags::MNT_ID).then_some(asked.stx_mnt_id)
 }
 
 /// The kernel and its ties to the host.
@@ -129,7 +137,10 @@ impl Gate {
     /// A generation has started: its device node and its files.
     pub(crate) fn begin(&mut self, handles: &mut Handles) -> io::Result<()> {
         self.node = match handles.device.take() {
-            Some(fd) => Some(Node { inode: host_inode(&fstat(&fd)?), file: File::from(fd) }),
+            Some(fd) => {
+                let mount = if self.privileged { None } else { mount_of(fd.as_fd()) };
+                Some(Node { inode: host_inode(&fstat(&fd)?), mount, file: File::from(fd) })
+            }
             None => None,
         };
         self.kexec_loaded = handles.kexec_loaded.take().map(File::from);
@@ -197,11 +208,14 @@ impl Gate {
         if self.tags.may_be_session(stat) {
             return self.recognise_session(task.tid, fd, copy);
         }
-        if self.is_node(stat) { self.recognise_device(task, copy) } else { Whose::Native }
+        if self.is_node(copy, stat) { self.recognise_device(task, copy) } else { Whose::Native }
     }
 
-    fn is_node(&self, stat: &Stat) -> bool {
-        self.node.as_ref().is_some_and(|node| node.inode == host_inode(stat))
+    /// Whether this is the device's node, or a description of it.
+    pub(crate) fn is_node(&self, file: BorrowedFd<'_>, stat: &Stat) -> bool {
+        self.node.as_ref().is_some_and(|node| {
+            node.inode == host_inode(stat) && (node.mount.is_none() || node.mount == mount_of(file))
+        })
     }
 
     fn recognise_session(&mut self, tid: i32, fd: i32, copy: BorrowedFd<'_>) -> Whose {
@@ -267,9 +281,11 @@ impl Gate {
 
     /// Notices the last close of a session; `true` if it was one.
     fn settle_session(&mut self, tag: Tag) -> bool {
-        if self.tags.is_alive(tag) {
-            return false;
-        }
+        !self.tags.is_alive(tag) && self.close_session(tag)
+    }
+
+    /// Closes a session; a descriptor that is left of it is nobody's. `false`: it was closed before.
+    pub(crate) fn close_session(&mut self, tag: Tag) -> bool {
         let Some(session) = self.sessions.remove(&tag) else { return false };
         if let Some(tags) = self.names.get_mut(&session.name) {
             tags.retain(|other| *other != tag);

@@ -21,7 +21,7 @@ pub(crate) const DEVICE: &str = "/dev/liveupdate";
 const CMDLINE: &str = "/proc/cmdline";
 const KEXEC_LOADED: &str = "/sys/kernel/kexec_loaded";
 /// Drivers whose descriptors answer everything but ioctls as the real device does, best first.
-const QUIET: [&str; 5] = ["loop-control", "btrfs-control", "userfaultfd", "kvm", "autofs"];
+const QUIET: [&str; 6] = ["loop-control", "btrfs-control", "vsock", "userfaultfd", "kvm", "autofs"];
 
 /// What the mounts should show.
 #[derive(Clone, Debug)]

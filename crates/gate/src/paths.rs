@@ -3,7 +3,7 @@
 //! Paths are resolved in the program's own root, its working directory or the folder it names, through symbolic
 //! links, as `openat(2)` would. Nothing is opened but the place (`O_PATH`).
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
@@ -53,10 +53,11 @@ pub(crate) fn absolute(task: &Task, dirfd: i32, path: &Path) -> Option<PathBuf> 
     Some(Path::new("/").join(base).join(path))
 }
 
-/// The place that an absolute path of the program names.
-pub(crate) fn resolve(task: &Task, path: &Path) -> Option<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let root = rustix::fs::openat(CWD, proc_link(task.tid, "root"), flags | OFlags::DIRECTORY, Mode::empty());
+/// The place that an absolute path of the program names; of `flags` only `O_NOFOLLOW` counts.
+pub(crate) fn resolve(task: &Task, path: &Path, flags: OFlags) -> Option<OwnedFd> {
+    let place = OFlags::PATH | OFlags::CLOEXEC;
+    let root = rustix::fs::openat(CWD, proc_link(task.tid, "root"), place | OFlags::DIRECTORY, Mode::empty());
+    let flags = place | flags & OFlags::NOFOLLOW;
     openat2(root.ok()?.as_fd(), path, flags, Mode::empty(), ResolveFlags::IN_ROOT).ok()
 }
 
@@ -87,11 +88,6 @@ pub(crate) fn host_pid(caller: &Task, pid: u32) -> Option<i32> {
         own.and_then(|line| line.split_whitespace().next_back()?.parse().ok()) == Some(pid)
             && namespace(*tid).as_ref() == Some(&ours)
     })
-}
-
-/// Whether the place is the file with this device and inode number.
-pub(crate) fn is(place: BorrowedFd<'_>, inode: (u64, u64)) -> bool {
-    rustix::fs::fstat(place).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == inode)
 }
 
 #[cfg(test)]

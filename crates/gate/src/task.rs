@@ -7,6 +7,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 
 use luosim_abi::{Errno, KResult};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -155,6 +156,15 @@ impl Task {
         let copied =
             unsafe { libc::process_vm_writev(self.tid, &raw const local, 1, &raw const remote, 1, 0) };
         if usize::try_from(copied) == Ok(bytes.len()) { Ok(()) } else { Err(fault(addr, "written")) }
+    }
+
+    /// Copies `bytes` to its address `addr`, which may be read-only, as a debugger does.
+    ///
+    /// # Errors
+    /// EFAULT.
+    pub(crate) fn force(&self, addr: u64, bytes: &[u8]) -> KResult<()> {
+        let memory = fs::OpenOptions::new().write(true).open(format!("/proc/{}/mem", self.tid));
+        memory.and_then(|memory| memory.write_all_at(bytes, addr)).map_err(|_| fault(addr, "written"))
     }
 
     /// A text that ends in NUL, of at most `limit` bytes.

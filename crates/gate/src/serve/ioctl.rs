@@ -59,8 +59,8 @@ impl Gate {
     pub(super) fn ioctl(&mut self, listener: &Listener, n: &Notification, compat: bool) -> Reply {
         let (fd, code, arg) = (signed(n.data.args[0]), low(n.data.args[1]), n.data.args[2]);
         let Ok(task) = self.task(i32::try_from(n.pid).unwrap_or(0)) else { return Reply::Gone };
-        let (whose, copy) = self.whose(&task, fd);
-        drop(copy);
+        // Like a kernel, hold what the call is about until it is over, whoever closes it meanwhile.
+        let (whose, _held) = self.whose(&task, fd);
         let (session, file) = match whose {
             Whose::Native => return Reply::GoOn,
             Whose::Refused(refusal) => return refusal.into(),
@@ -231,7 +231,10 @@ impl Gate {
         }
         match added {
             Ok(Some(fd)) => {
-                guest.tell_fd(fd);
+                if let Err(refusal) = guest.tell_fd(fd) {
+                    tag.map(|tag| self.close_session(tag));
+                    return Err(Some(refusal));
+                }
                 if let Some(tag) = tag {
                     self.remember(request.task.tid, fd, tag);
                 }
