@@ -17,6 +17,7 @@ use luosim_sim::transcript::ledger_lines;
 
 use crate::commands::release;
 use crate::message;
+use crate::record::Recorder;
 use crate::render::{self, BOLD, DIM, WARN, paint};
 
 /// Exit codes of our own, away from those of programs.
@@ -114,6 +115,9 @@ pub(crate) struct ExecArguments {
     /// Print nothing of our own but errors
     #[arg(short, long, help_heading = "Output", conflicts_with_all = ["trace", "explain"])]
     quiet: bool,
+    /// Write what the program did as a scenario that `luosim run` replays
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    record: Option<PathBuf>,
     /// Write the memory and parameters of each kexec into this folder
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     dump_handover: Option<PathBuf>,
@@ -143,6 +147,7 @@ struct Printer {
     trace: bool,
     explain: bool,
     quiet: bool,
+    recorder: Option<Recorder>,
 }
 
 fn eprint(text: &str) {
@@ -151,17 +156,23 @@ fn eprint(text: &str) {
 
 impl Watch for Printer {
     fn wants_calls(&self) -> bool {
-        self.trace || self.explain
+        self.trace || self.explain || self.recorder.is_some()
     }
 
     fn served(&mut self, call: &Served) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.served(call);
+        }
         let failed = matches!(call.answer, Answer::Refused(_));
-        if self.trace || failed {
+        if self.trace || self.explain && failed {
             eprint(&line(call));
         }
     }
 
-    fn booted(&mut self, report: &BootReport) {
+    fn booted(&mut self, report: &BootReport, cmdline: &str) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.booted(report, cmdline);
+        }
         let first = report.generation == 1 && report.outcome.word() == "cold";
         if self.quiet || first && !self.trace {
             return;
@@ -255,6 +266,12 @@ fn options(arguments: &ExecArguments) -> Options {
     }
 }
 
+fn recorder(arguments: &ExecArguments) -> Recorder {
+    let options = options(arguments);
+    let releases = options.releases.iter().map(|release| release.release().name).collect();
+    Recorder::new(options.memory, releases, (options.boot.quirks_on, options.boot.quirks_off))
+}
+
 /// Writes each kexec's memory into a folder of its own.
 fn dumper(arguments: &ExecArguments) -> Box<dyn FnMut(&PhysMem, Option<BootParams>)> {
     let Some(folder) = arguments.dump_handover.clone() else { return Box::new(|_, _| {}) };
@@ -271,8 +288,20 @@ fn dumper(arguments: &ExecArguments) -> Box<dyn FnMut(&PhysMem, Option<BootParam
 }
 
 pub(crate) fn exec(arguments: &ExecArguments) -> ExitCode {
-    let mut printer = Printer { trace: arguments.trace, explain: arguments.explain, quiet: arguments.quiet };
-    match luosim_gate::run(options(arguments), &mut printer, dumper(arguments)) {
+    let mut printer = Printer {
+        trace: arguments.trace,
+        explain: arguments.explain,
+        quiet: arguments.quiet,
+        recorder: arguments.record.is_some().then(|| recorder(arguments)),
+    };
+    let run = luosim_gate::run(options(arguments), &mut printer, dumper(arguments));
+    if let (Some(path), Some(recorder)) = (&arguments.record, &printer.recorder)
+        && let Err(error) = std::fs::write(path, recorder.document())
+    {
+        message(format_args!("{}: {error}", path.display()));
+        return ExitCode::from(OWN_FAULT);
+    }
+    match run {
         Ok(finished) => {
             if !arguments.quiet {
                 eprint(&closing(&finished));

@@ -10,6 +10,7 @@ mod commands;
 mod ctl;
 mod exec;
 mod files;
+mod record;
 mod render;
 
 use std::fmt::Arguments;

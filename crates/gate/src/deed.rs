@@ -4,6 +4,56 @@ use std::fmt;
 
 use luosim_abi::Refusal;
 
+/// Most bytes of an argument that are kept.
+pub const LONGEST: usize = 8192;
+
+/// What a descriptor is that was to be preserved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A memory file, as it is now.
+    Memory {
+        /// Number of the model's file.
+        inode: u64,
+        /// Name.
+        name: String,
+        /// Bytes.
+        size: u64,
+        /// Seals.
+        seals: u32,
+        /// Position of the description.
+        position: u64,
+    },
+    /// Something that no handler takes.
+    Foreign,
+    /// Not open, or not usable.
+    Bad,
+}
+
+/// A change of a memory file's size, layout or seals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// `ftruncate`, `truncate`.
+    Size(i64),
+    /// `fallocate`.
+    Layout {
+        /// Mode bits.
+        mode: u32,
+        /// First byte.
+        at: i64,
+        /// Bytes.
+        len: i64,
+    },
+    /// `F_ADD_SEALS`.
+    Seals(u32),
+    /// A write that passes the end.
+    Write {
+        /// First byte.
+        at: u64,
+        /// Bytes.
+        len: u64,
+    },
+}
+
 /// One served call, or something that followed from what programs did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Deed {
@@ -36,6 +86,8 @@ pub enum Deed {
         fd: i32,
         /// The token.
         token: u64,
+        /// What the descriptor was found to be.
+        file: Subject,
     },
     /// RETRIEVE_FD.
     RetrieveFd {
@@ -72,11 +124,19 @@ pub enum Deed {
         code: u32,
         /// The argument's address.
         arg: u64,
+        /// As much of the argument as could be read, up to the size it says and [`LONGEST`].
+        argument: Vec<u8>,
+        /// Whether the argument says that it is longer.
+        cut: bool,
     },
     /// A change of a memory file that a session holds.
     Frozen {
         /// The call, `ftruncate(5, 8192)`.
         call: String,
+        /// Number of the model's file, if a session holds it.
+        inode: Option<u64>,
+        /// What was asked.
+        change: Change,
     },
     /// The last copy of a session's descriptor was closed.
     SessionClosed {
@@ -110,7 +170,7 @@ impl fmt::Display for Deed {
             Self::RetrieveSession { device, name } => {
                 write!(f, "ioctl({device}, RETRIEVE_SESSION, \"{}\")", text(name))
             }
-            Self::PreserveFd { session, name, fd, token } => {
+            Self::PreserveFd { session, name, fd, token, .. } => {
                 write!(f, "ioctl({session} \"{}\", PRESERVE_FD, fd={fd}, token={token:#x})", text(name))
             }
             Self::RetrieveFd { session, name, token } => {
@@ -123,8 +183,8 @@ impl fmt::Display for Deed {
                 write!(f, "ioctl({session} \"{}\", FINISH, reserved={reserved:#x})", text(name))
             }
             Self::GetName { session, name } => write!(f, "ioctl({session} \"{}\", GET_NAME)", text(name)),
-            Self::Ioctl { fd, what, code, arg } => write!(f, "ioctl({fd} <{what}>, {code:#x}, {arg:#x})"),
-            Self::Frozen { call } => f.write_str(call),
+            Self::Ioctl { fd, what, code, arg, .. } => write!(f, "ioctl({fd} <{what}>, {code:#x}, {arg:#x})"),
+            Self::Frozen { call, .. } => f.write_str(call),
             Self::SessionClosed { name } => write!(f, "last close of session \"{}\"", text(name)),
             Self::DeviceClosed => f.write_str("last close of /dev/liveupdate"),
             Self::LoadImage { old: false, cmdline: Some(cmdline) } => {
@@ -167,10 +227,16 @@ pub struct Served {
     pub generation: u32,
     /// Process number, as the program sees it.
     pub pid: u32,
+    /// User of the process; 0 also where users mean nothing.
+    pub uid: u32,
     /// Name of the program.
     pub program: String,
     /// What it did.
     pub deed: Deed,
     /// What it was answered.
     pub answer: Answer,
+    /// Number of the session's descriptor that it is about, or that it gave; never used again in a run.
+    pub session: Option<u32>,
+    /// Number of the model's file that it gave.
+    pub inode: Option<u64>,
 }

@@ -51,8 +51,26 @@ struct Device {
 pub(crate) struct Node {
     pub(crate) file: File,
     inode: HostInode,
-    /// The mount that makes it ours, where the same file stands elsewhere as well and is not.
+    /// Where it is mounted, if it was borrowed from the host: elsewhere it is the host's device.
     mount: Option<u64>,
+}
+
+/// Number of the mount that a file was opened in.
+fn mount_of(fd: BorrowedFd<'_>) -> Option<u64> {
+    let stat = statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).ok()?;
+    (stat.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(stat.stx_mnt_id)
+}
+
+impl Node {
+    fn new(fd: OwnedFd, borrowed: bool) -> io::Result<Self> {
+        let mount = if borrowed { mount_of(fd.as_fd()) } else { None };
+        Ok(Self { inode: host_inode(&fstat(&fd)?), mount, file: File::from(fd) })
+    }
+
+    /// Whether the file, or the place, is this node.
+    pub(crate) fn is(&self, fd: BorrowedFd<'_>, stat: &Stat) -> bool {
+        self.inode == host_inode(stat) && (self.mount.is_none() || self.mount == mount_of(fd))
+    }
 }
 
 /// What a program's descriptor is to us.
@@ -76,12 +94,6 @@ pub(crate) struct MemoryFiles {
     pub(crate) given: BTreeMap<FileId, OwnedFd>,
     /// Every inode that was given back: their links have no name.
     pub(crate) restored: FxHashSet<HostInode>,
-}
-
-/// Number of the mount that a file was opened on.
-fn mount_of(file: BorrowedFd<'_>) -> Option<u64> {
-    let asked = statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).ok()?;
-    StatxFlags::from_bits_retain(asked.stx_mask).contains(StatxFlags::MNT_ID).then_some(asked.stx_mnt_id)
 }
 
 /// The kernel and its ties to the host.
@@ -137,10 +149,7 @@ impl Gate {
     /// A generation has started: its device node and its files.
     pub(crate) fn begin(&mut self, handles: &mut Handles) -> io::Result<()> {
         self.node = match handles.device.take() {
-            Some(fd) => {
-                let mount = if self.privileged { None } else { mount_of(fd.as_fd()) };
-                Some(Node { inode: host_inode(&fstat(&fd)?), mount, file: File::from(fd) })
-            }
+            Some(fd) => Some(Node::new(fd, !self.privileged)?),
             None => None,
         };
         self.kexec_loaded = handles.kexec_loaded.take().map(File::from);
@@ -208,14 +217,8 @@ impl Gate {
         if self.tags.may_be_session(stat) {
             return self.recognise_session(task.tid, fd, copy);
         }
-        if self.is_node(copy, stat) { self.recognise_device(task, copy) } else { Whose::Native }
-    }
-
-    /// Whether this is the device's node, or a description of it.
-    pub(crate) fn is_node(&self, file: BorrowedFd<'_>, stat: &Stat) -> bool {
-        self.node.as_ref().is_some_and(|node| {
-            node.inode == host_inode(stat) && (node.mount.is_none() || node.mount == mount_of(file))
-        })
+        let node = self.node.as_ref().is_some_and(|node| node.is(copy, stat));
+        if node { self.recognise_device(task, copy) } else { Whose::Native }
     }
 
     fn recognise_session(&mut self, tid: i32, fd: i32, copy: BorrowedFd<'_>) -> Whose {
@@ -296,6 +299,7 @@ impl Gate {
         self.machine.close_outside(session.user, session.file);
         self.drop_released();
         self.note(session.user, || Deed::SessionClosed { name: session.name.clone() }, Answer::None);
+        self.note_about(Some(tag), None);
         true
     }
 
@@ -353,8 +357,30 @@ impl Gate {
         let Some(deeds) = &mut self.deeds else { return };
         let process = self.machine.kernel().and_then(|kernel| kernel.processes().get(&pid));
         let program = process.map(|process| process.name.clone()).unwrap_or_default();
+        let uid = process.map_or(0, |process| process.uid);
         let generation = self.machine.generation();
-        deeds.push(Served { generation, pid: pid.0, program, deed: deed(), answer });
+        let (session, inode) = (None, None);
+        deeds.push(Served { generation, pid: pid.0, uid, program, deed: deed(), answer, session, inode });
+    }
+
+    /// Whether anybody watches.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.deeds.is_some()
+    }
+
+    /// Adds to the newest deed what it is about.
+    pub(crate) fn note_about(&mut self, session: Option<Tag>, inode: Option<u64>) {
+        if let Some(deed) = self.deeds.as_mut().and_then(|deeds| deeds.last_mut()) {
+            deed.session = session.map(|tag| tag.0);
+            deed.inode = inode;
+        }
+    }
+
+    /// Gives the newest deed its answer, which came after what followed from it.
+    pub(crate) fn note_answer(&mut self, answer: Answer) {
+        if let Some(deed) = self.deeds.as_mut().and_then(|deeds| deeds.last_mut()) {
+            deed.answer = answer;
+        }
     }
 
     /// What was served since the last look.

@@ -40,6 +40,17 @@ impl<'a> Guest<'a> {
         &self.argument[..self.len]
     }
 
+    /// As much of the argument as can be read, up to the size it says and `limit`; and whether it says more.
+    pub(crate) fn whole(&self, limit: usize) -> (Vec<u8>, bool) {
+        let size =
+            self.argument().get(..4).map(|word| u32::from_le_bytes(word.try_into().expect("four bytes")));
+        let size = size.and_then(|size| usize::try_from(size).ok()).unwrap_or(self.len);
+        let mut bytes = vec![0; size.max(self.len).min(limit)];
+        let got = self.task.read_some(self.addr, &mut bytes);
+        bytes.truncate(got);
+        (bytes, got < size)
+    }
+
     /// The descriptor in the argument.
     pub(crate) fn fd(&self) -> Option<i32> {
         let bytes = self.argument().get(4..8)?;

@@ -62,8 +62,8 @@ pub trait Watch {
     }
     /// A call was served.
     fn served(&mut self, _call: &Served) {}
-    /// A kernel booted, or tried to.
-    fn booted(&mut self, _report: &BootReport) {}
+    /// A kernel booted, or tried to, with this command line.
+    fn booted(&mut self, _report: &BootReport, _cmdline: &str) {}
     /// A generation's program ended with this wait status.
     fn ended(&mut self, _generation: u32, _status: i32) {}
 }
@@ -171,7 +171,7 @@ impl<'a> Supervisor<'a> {
         let mut machine = Machine::new(PhysMem::anonymous(options.memory)?);
         let loader = Loader { releases: options.releases.clone(), options: options.boot.clone(), look };
         let report = machine.cold_reset(loader.release(1), &options.boot);
-        watch.booted(&report);
+        watch.booted(&report, &options.boot.cmdline);
         let privileged = rustix::process::geteuid().is_root();
         let gate = Gate::new(machine, options.holes, privileged, watch.wants_calls(), loader);
         let gate = gate.map_err(host("descriptors for sessions (is Landlock enabled?)"))?;
@@ -200,7 +200,8 @@ impl<'a> Supervisor<'a> {
                 Over::Signalled(signal) => return Ok(End::Signalled(signal)),
                 Over::Exited(status) => return Ok(End::Exited(status)),
             };
-            self.watch.booted(&report);
+            let cmdline = self.gate.machine.kernel().map(|kernel| kernel.cmdline().to_owned());
+            self.watch.booted(&report, &cmdline.unwrap_or_default());
             if let Outcome::Panicked { reason } = &report.outcome {
                 return Ok(End::Panicked(reason.clone()));
             }

@@ -136,6 +136,16 @@ impl Task {
 
     /// Copies as many bytes as can be read from `addr` on.
     pub(crate) fn read_some(&self, addr: u64, buf: &mut [u8]) -> usize {
+        let whole = self.read_once(addr, buf);
+        if whole > 0 {
+            return whole;
+        }
+        // The host may give nothing of a range that goes on into an unmapped page.
+        let first = usize::try_from(4096 - addr % 4096).unwrap_or(buf.len()).min(buf.len());
+        if first < buf.len() { self.read_once(addr, &mut buf[..first]) } else { 0 }
+    }
+
+    fn read_once(&self, addr: u64, buf: &mut [u8]) -> usize {
         let local = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
         let remote = remote(addr, buf.len());
         // SAFETY: `local` is a live buffer of that length; `remote` names the other process's memory, which

@@ -14,7 +14,7 @@ use crate::step::{Call, DEFAULT_MEMORY, Scenario, Span, Step, Value};
 use crate::table::{Kind, OPERATIONS, Op, Param, Spec};
 
 /// Largest document.
-pub(crate) const MAX_BYTES: usize = 1 << 20;
+pub(crate) const MAX_BYTES: usize = 16 << 20;
 /// Deepest nesting: the language needs one level.
 const MAX_DEPTH: usize = 16;
 

@@ -12,7 +12,7 @@ use rustix::fs::{OFlags, SealFlags, SeekFrom, fcntl_get_seals, fcntl_getfl, fsta
 use super::ioctl::caller;
 use super::{Reply, low, signed};
 use crate::calls::Call;
-use crate::deed::{Answer, Deed};
+use crate::deed::{Answer, Change, Deed};
 use crate::gate::Gate;
 use crate::memory::{HostInode, host_inode};
 use crate::notify::{Listener, Notification};
@@ -34,6 +34,8 @@ const PIECE: usize = 1 << 20;
 /// A held file, as the call finds it.
 struct Held {
     file: OwnedFd,
+    /// Number of the model's file, if a session holds it.
+    inode: Option<u64>,
     size: u64,
     writable: bool,
     append: bool,
@@ -101,7 +103,8 @@ impl Gate {
             _ => return reply,
         };
         let user = Pid(task.identity().pid);
-        self.note(user, || Deed::Frozen { call: words(call, fd, args) }, answer);
+        let (inode, change) = (held.inode, change_of(&task, &held, call, args));
+        self.note(user, || Deed::Frozen { call: words(call, fd, args), inode, change }, answer);
         reply
     }
 
@@ -111,7 +114,8 @@ impl Gate {
         let file = task.descriptor(fd).ok()?;
         let stat = fstat(&file).ok()?;
         let sealed = || fcntl_get_seals(&file).is_ok_and(|seals| seals.contains(SealFlags::GROW));
-        if self.files.held.is_empty() || self.frozen(host_inode(&stat)).is_none() {
+        let inode = if self.files.held.is_empty() { None } else { self.frozen(host_inode(&stat)) };
+        if inode.is_none() {
             (write && stat.st_mode & libc::S_IFMT == libc::S_IFREG && sealed()).then_some(())?;
         }
         let flags = fcntl_getfl(&file).ok()?;
@@ -119,6 +123,7 @@ impl Gate {
             size: u64::try_from(stat.st_size).unwrap_or(0),
             writable: flags.intersects(OFlags::WRONLY | OFlags::RDWR) && !flags.contains(OFlags::PATH),
             append: flags.contains(OFlags::APPEND),
+            inode,
             file,
         })
     }
@@ -264,6 +269,23 @@ fn copy_in(task: &Task, held: &Held, writing: &Writing, start: u64, room: u64) -
         }
     }
     Ok(())
+}
+
+/// What a call asked for, for who records it.
+fn change_of(task: &Task, held: &Held, call: Call, args: [u64; 6]) -> Change {
+    match call {
+        Call::Ftruncate => Change::Size(args[1].cast_signed()),
+        Call::Fallocate => {
+            Change::Layout { mode: low(args[1]), at: args[2].cast_signed(), len: args[3].cast_signed() }
+        }
+        Call::Fcntl => Change::Seals(low(args[2])),
+        _ => {
+            let writing = writing(task, held, call, args);
+            let at = writing.as_ref().and_then(|writing| writing.at).unwrap_or(held.size);
+            let pieces = writing.map(|writing| writing.pieces).unwrap_or_default();
+            Change::Write { at, len: pieces.iter().map(|(_, len)| *len).fold(0, u64::saturating_add) }
+        }
+    }
 }
 
 fn words(call: Call, fd: i32, args: [u64; 6]) -> String {

@@ -4,7 +4,7 @@ use luosim_abi::release::ReleaseId;
 use luosim_abi::{Errno, KResult};
 use luosim_kho::BootParams;
 use luosim_machine::process::Pid;
-use luosim_machine::{BootOptions, BootReport, ImageKind};
+use luosim_machine::{BootOptions, BootReport, ImageKind, Outcome};
 use luosim_physmem::PhysMem;
 
 use super::{Down, Reply, low, signed};
@@ -17,6 +17,7 @@ const FILE_ON_CRASH: u64 = 2;
 const FILE_FLAGS: u64 = 0x1f;
 const COMMAND_LINE_MAX: u64 = 2048;
 const LOAD_ON_CRASH: u64 = 1;
+const LOAD_PRESERVE_CONTEXT: u64 = 2;
 const SEGMENT_MAX: u64 = 16;
 
 const MAGIC1: u32 = 0xfee1_dead;
@@ -118,8 +119,8 @@ impl Gate {
             task.descriptor(signed(initrd))?;
         }
         *cmdline = Some(read_cmdline(task, text, len)?);
-        // The crash kernel's slot is another one, and nobody boots it here.
-        if flags & FILE_ON_CRASH != 0 { Ok(()) } else { self.load(pid, cmdline.clone(), ImageKind::File) }
+        let kind = if flags & FILE_ON_CRASH != 0 { ImageKind::Crash } else { ImageKind::File };
+        self.load(pid, cmdline.clone(), kind)
     }
 
     pub(super) fn kexec_load(&mut self, tid: i32, args: [u64; 6]) -> Reply {
@@ -129,9 +130,12 @@ impl Gate {
             if segments > SEGMENT_MAX {
                 return Err(Errno::EINVAL.because(format!("{segments} segments are more than {SEGMENT_MAX}")));
             }
-            match (segments, flags & LOAD_ON_CRASH != 0) {
-                (_, true) => Ok(()),
-                (0, false) => self.unload(pid),
+            let crash = flags & LOAD_ON_CRASH != 0;
+            match segments {
+                0 if crash => Ok(()),
+                0 => self.unload(pid),
+                _ if crash => self.load(pid, None, ImageKind::Crash),
+                _ if flags & LOAD_PRESERVE_CONTEXT != 0 => self.load(pid, None, ImageKind::PreserveContext),
                 _ => self.load(pid, None, ImageKind::Old),
             }
         });
@@ -143,6 +147,9 @@ impl Gate {
         let Some(task) = self.know(tid).ok() else { return Reply::Gone };
         let (magic1, magic2, command) = (low(args[0]), low(args[1]), low(args[2]));
         let user = Pid(task.identity().pid);
+        // Told before it is done: afterwards it may be another kernel.
+        self.settle_all();
+        self.note(user, || Deed::Reboot { command: command_name(command) }, Answer::None);
         let result = check_boot(self, &task, "reboot").and_then(|pid| {
             if magic1 != MAGIC1 || !MAGIC2.contains(&magic2) {
                 return Err(
@@ -151,19 +158,21 @@ impl Gate {
             }
             self.reboot_command(pid, command)
         });
-        let name = command_name(command);
-        let answer = match &result {
+        self.note_answer(match &result {
             Ok(Reply::Value(value)) => Answer::Value(*value),
             Ok(_) => Answer::None,
             Err(refusal) => Answer::Refused(refusal.clone()),
-        };
-        self.note(user, || Deed::Reboot { command: name }, answer);
+        });
         result.unwrap_or_else(Reply::Refuse)
     }
 
     fn reboot_command(&mut self, pid: Pid, command: u32) -> KResult<Reply> {
         match command {
-            KEXEC => self.kexec(pid).map(|report| Reply::Down(Down::Kexec(Box::new(report)))),
+            KEXEC => self.kexec(pid).map(|report| match report.outcome {
+                // The image preserved the context: the jump came back.
+                Outcome::Returned => Reply::Value(0),
+                _ => Reply::Down(Down::Kexec(Box::new(report))),
+            }),
             RESTART | RESTART2 => Ok(Reply::Down(Down::Restart)),
             HALT | POWER_OFF => Ok(Reply::Down(Down::Off)),
             CAD_ON | CAD_OFF => Ok(Reply::Value(0)),
@@ -186,8 +195,16 @@ impl Gate {
         let loaded = self.machine.kernel().is_some_and(|kernel| kernel.image().is_some());
         if !loaded {
             self.load(pid, None, ImageKind::File)?;
+            let cmdline = self.machine.kernel().map(|kernel| kernel.cmdline().to_owned());
+            self.note(pid, || Deed::LoadImage { old: false, cmdline }, Answer::Value(0));
         }
-        self.kexec(pid)
+        self.settle_all();
+        self.note(pid, || Deed::Reboot { command: command_name(KEXEC) }, Answer::None);
+        let booted = self.kexec(pid);
+        if let Err(refusal) = &booted {
+            self.note_answer(Answer::Refused(refusal.clone()));
+        }
+        booted
     }
 }
 

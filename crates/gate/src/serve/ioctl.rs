@@ -11,7 +11,7 @@ use luosim_machine::process::Pid;
 use rustix::fs::{OFlags, fcntl_getfl, fstat};
 
 use super::{Reply, host_refusal, low, signed};
-use crate::deed::{Answer, Deed};
+use crate::deed::{Answer, Deed, LONGEST, Subject};
 use crate::gate::{Gate, Session, Whose};
 use crate::guest::Guest;
 use crate::memory::{self, Known, host_inode};
@@ -72,7 +72,9 @@ impl Gate {
         if compat {
             let refusal = Errno::ENOTTY.because("the driver has no entry for 32-bit programs");
             let what = if session.is_some() { "session" } else { "device" };
-            self.note(user, || Deed::Ioctl { fd, what, code, arg }, Answer::Refused(refusal.clone()));
+            let deed = || Deed::Ioctl { fd, what, code, arg, argument: Vec::new(), cut: false };
+            self.note(user, deed, Answer::Refused(refusal.clone()));
+            self.note_about(session, None);
             return refusal.into();
         }
         let command = Command::from_code(code);
@@ -93,15 +95,19 @@ impl Gate {
         if let Some(session) = request.session.and_then(|tag| self.sessions.get_mut(&tag)) {
             session.user = request.user;
         }
-        let deed = self.describe(request, &guest);
-        let result = self.run_ioctl(request, &mut guest);
+        let mut deed = self.describe(request, &guest);
+        let result = self.run_ioctl(request, &mut guest, &mut deed);
+        let mut given = (request.session, None);
         let reply = match result {
             Ok(()) => match guest.installed {
-                Some(file) => self.give_fd(listener, n, request, &guest, file),
+                Some(file) => self.give_fd(listener, n, request, &guest, file, &mut given),
                 None => Ok(0),
             },
             Err(refusal) => Err(Some(refusal)),
         };
+        if let (Err(Some(refusal)), true) = (&reply, self.is_watched()) {
+            keep_argument(&mut deed, request, &guest, refusal.errno);
+        }
         let (reply, answer) = match reply {
             // The program gets 0; who watches wants to know the descriptor.
             Ok(fd) => (Reply::Value(0), Answer::Value(fd.into())),
@@ -109,17 +115,18 @@ impl Gate {
             Err(None) => (Reply::Gone, Answer::None),
         };
         self.note(request.user, || deed, answer);
+        self.note_about(given.0, given.1);
         reply
     }
 
-    fn run_ioctl(&mut self, request: &Request<'_>, guest: &mut Guest<'_>) -> KResult<()> {
+    fn run_ioctl(&mut self, request: &Request<'_>, guest: &mut Guest<'_>, deed: &mut Deed) -> KResult<()> {
         match request.command {
             Some(Command::CreateSession) => self.before_create(guest),
             Some(Command::RetrieveSession) => {
                 let name = guest.name().unwrap_or_default().to_vec();
                 self.settle_name(&name);
             }
-            Some(Command::PreserveFd) => return self.preserve(request, guest),
+            Some(Command::PreserveFd) => return self.preserve(request, guest, deed),
             _ => {}
         }
         let result = self.machine.ioctl_outside(request.user, request.file, guest, request.code, request.arg);
@@ -138,7 +145,7 @@ impl Gate {
         }
     }
 
-    fn preserve(&mut self, request: &Request<'_>, guest: &mut Guest<'_>) -> KResult<()> {
+    fn preserve(&mut self, request: &Request<'_>, guest: &mut Guest<'_>, deed: &mut Deed) -> KResult<()> {
         let Some(fd) = guest.fd() else {
             return self.machine.ioctl_outside(request.user, request.file, guest, request.code, request.arg);
         };
@@ -147,6 +154,9 @@ impl Gate {
             Err(refusal) => (Err(refusal), None),
         };
         let looked_up = found.as_ref().ok().copied();
+        if let (Deed::PreserveFd { file, .. }, Some(found)) = (deed, looked_up) {
+            *file = self.subject(found);
+        }
         guest.preserved = Some((fd, found));
         let run = |gate: &mut Self, guest: &mut Guest<'_>| {
             gate.machine.ioctl_outside(request.user, request.file, guest, request.code, request.arg)
@@ -160,6 +170,25 @@ impl Gate {
             self.keep_preserved(request.user, file, copy);
         }
         result
+    }
+
+    /// A description in words.
+    fn subject(&self, file: FileId) -> Subject {
+        let kernel = self.machine.kernel().expect("it has the description");
+        let files = kernel.core().open_files();
+        match kernel.description(file) {
+            Some(FileKind::Shmem(inode)) => {
+                let shmem = files.inodes.get(inode);
+                Subject::Memory {
+                    inode: shmem.ino,
+                    name: shmem.name.clone(),
+                    size: shmem.size(),
+                    seals: shmem.seals().0,
+                    position: files.table.get(file).pos,
+                }
+            }
+            _ => Subject::Foreign,
+        }
     }
 
     /// After PRESERVE_FD: keeps the description if LUO does, and gives back our reference.
@@ -214,6 +243,7 @@ impl Gate {
         request: &Request<'_>,
         guest: &Guest<'_>,
         file: FileId,
+        given: &mut (Option<Tag>, Option<u64>),
     ) -> Result<i32, Option<Refusal>> {
         let kind = self.machine.kernel().and_then(|kernel| kernel.description(file));
         let session = matches!(kind, Some(FileKind::Session(_)));
@@ -225,7 +255,10 @@ impl Gate {
         let (tag, description) = made.inspect_err(|_| self.machine.close_outside(request.user, file))?;
         let added = listener.add_fd(n.id, description.as_fd(), true);
         drop(description);
-        if !session {
+        if session {
+            given.0 = tag;
+        } else {
+            given.1 = self.inode_of(file);
             // The program's copy is the host's affair; LUO has its own reference.
             self.machine.close_outside(request.user, file);
         }
@@ -248,6 +281,14 @@ impl Gate {
                 self.settle_all();
                 Err(Some(host_refusal(&error, "the program's descriptor table")))
             }
+        }
+    }
+
+    fn inode_of(&self, file: FileId) -> Option<u64> {
+        let kernel = self.machine.kernel()?;
+        match kernel.description(file)? {
+            FileKind::Shmem(inode) => kernel.core().open_files().inodes.find(inode).map(|shmem| shmem.ino),
+            _ => None,
         }
     }
 
@@ -303,6 +344,8 @@ impl Gate {
             what: if session.is_some() { "session" } else { "device" },
             code: request.code,
             arg: request.arg,
+            argument: Vec::new(),
+            cut: false,
         };
         let word = guest.fd();
         match (request.command, session.is_some()) {
@@ -313,7 +356,9 @@ impl Gate {
                 given.map_or(raw, |name| Deed::RetrieveSession { device: fd, name })
             }
             (Some(Command::PreserveFd), true) => match (word, guest.token()) {
-                (Some(what), Some(token)) => Deed::PreserveFd { session: fd, name, fd: what, token },
+                (Some(what), Some(token)) => {
+                    Deed::PreserveFd { session: fd, name, fd: what, token, file: Subject::Bad }
+                }
                 _ => raw,
             },
             (Some(Command::RetrieveFd), true) => match guest.token() {
@@ -327,6 +372,24 @@ impl Gate {
             (Some(Command::GetName), true) => Deed::GetName { session: fd, name },
             _ => raw,
         }
+    }
+}
+
+/// A refused call with an argument of another size, or one that cannot be read or written, is told by its bytes.
+fn keep_argument(deed: &mut Deed, request: &Request<'_>, guest: &Guest<'_>, errno: Errno) {
+    let said = guest.argument().get(..4).map(|word| u32::from_le_bytes(word.try_into().expect("four bytes")));
+    let usual = request.command.and_then(|command| u32::try_from(command.size()).ok());
+    let plain = errno != Errno::EFAULT && !matches!(deed, Deed::GetName { .. } | Deed::Ioctl { .. });
+    if said.is_some() && said == usual && plain {
+        return;
+    }
+    let (argument, cut) = guest.whole(LONGEST);
+    let what = if request.session.is_some() { "session" } else { "device" };
+    let (fd, code, arg) = (request.fd, request.code, request.arg);
+    let preserved = matches!(deed, Deed::PreserveFd { file: Subject::Memory { .. }, .. });
+    // A preserved file whose reply could not be written is preserved all the same.
+    if !(preserved && errno == Errno::EFAULT) {
+        *deed = Deed::Ioctl { fd, what, code, arg, argument, cut };
     }
 }
 

@@ -87,7 +87,8 @@ impl Gate {
     }
 
     fn is_device_node(&self, place: &OwnedFd) -> bool {
-        fstat(place).is_ok_and(|stat| self.is_node(place.as_fd(), &stat))
+        let node = self.node.as_ref();
+        node.is_some_and(|node| fstat(place).is_ok_and(|stat| node.is(place.as_fd(), &stat)))
     }
 
     /// Whether the program's `/proc/cmdline` is not the file that we put there.
