@@ -92,7 +92,12 @@ impl Workshop {
 
     /// Compiles a program of the gate's; `None`: the host cannot link it so.
     pub(crate) fn compile(&self, name: &str, linkage: Linkage) -> Option<PathBuf> {
-        let programs = super::root().join("crates/gate/tests/programs");
+        self.compile_from("programs", name, linkage)
+    }
+
+    /// Compiles a program of another folder of the gate's tests.
+    pub(crate) fn compile_from(&self, folder: &str, name: &str, linkage: Linkage) -> Option<PathBuf> {
+        let programs = super::root().join("crates/gate/tests").join(folder);
         let target = self.path(&format!("{name}-{linkage:?}").to_lowercase());
         let mut cc = Command::new("cc");
         cc.args(["-O2", "-Wall", "-Wextra", "-o"]).arg(&target).arg(programs.join(format!("{name}.c")));
