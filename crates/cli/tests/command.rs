@@ -117,11 +117,16 @@ fn json_is_one_versioned_document_a_line() {
 fn a_dump_at_a_kexec_boots_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let dump = folder.path().display().to_string();
-    let output = luosim(&["run", "--quiet", "--dump-handover", &dump, "sim-scenarios/images/no-image.kdl"]);
+    let output =
+        luosim(&["run", "--quiet", "--dump-handover", &dump, "sim-scenarios/basics/vm-live-update.kdl"]);
     assert_eq!(output.status.code(), Some(0));
-    let image = folder.path().join("no-image/kexec-1");
+    let image = folder.path().join("vm-live-update/kexec-1");
     let length = std::fs::metadata(image.join("ram.bin")).expect("written").len();
     assert_eq!(length, 64 << 20);
-    let manifest = std::fs::read_to_string(image.join("manifest.json")).expect("written");
-    assert!(manifest.contains("fdt_phys"), "{manifest}");
+    let scenario = folder.path().join("again.kdl");
+    let text = "scenario again\nboot-image \"vm-live-update/kexec-1\" release=\"7.3\"\nexpect-boot \"handover\"\n\
+                process p {\n    open \"/dev/liveupdate\" as=dev\n    retrieve-session dev \"vm-1\" as=s\n}\n";
+    std::fs::write(&scenario, text).expect("written");
+    let output = luosim(&["run", &scenario.display().to_string()]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
 }

@@ -8,6 +8,7 @@
 #![expect(unsafe_code, reason = "the one module that touches the mapping")]
 
 mod adopted;
+mod touched;
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -12,6 +12,7 @@
 mod check;
 mod diagnostic;
 mod names;
+mod nesting;
 mod parse;
 mod print;
 pub mod step;

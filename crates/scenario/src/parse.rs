@@ -10,11 +10,12 @@ use luosim_abi::release::{RELEASES, ReleaseId};
 use crate::check;
 use crate::diagnostic::{Diagnostic, suggest};
 use crate::names;
+use crate::nesting::{self, Fault};
 use crate::step::{Call, DEFAULT_MEMORY, Scenario, Span, Step, Value};
 use crate::table::{Kind, OPERATIONS, Op, Param, Spec};
 
 /// Largest document.
-pub(crate) const MAX_BYTES: usize = 16 << 20;
+pub(crate) const MAX_BYTES: usize = 2 << 20;
 /// Deepest nesting: the language needs one level.
 const MAX_DEPTH: usize = 16;
 
@@ -24,7 +25,7 @@ const MAX_DEPTH: usize = 16;
 /// Every problem found, in the order of the document.
 pub fn parse(text: &str) -> Result<Scenario, Vec<Diagnostic>> {
     check_size(text).map_err(|problem| vec![problem])?;
-    let document = KdlDocument::parse_v2(text).map_err(|error| syntax(text, &error))?;
+    let document = follow(text)?;
     let mut reader = Reader::default();
     reader.document(&document);
     if reader.problems.is_empty() {
@@ -37,6 +38,23 @@ pub fn parse(text: &str) -> Result<Scenario, Vec<Diagnostic>> {
     Err(reader.problems)
 }
 
+/// Stack that the library needs for a byte of a document that is one error after the other.
+const STACK_PER_BYTE: usize = 2 << 10;
+
+/// Reads a document as KDL, with a stack that it cannot use up: the library recovers from each error one call deeper.
+fn follow(text: &str) -> Result<KdlDocument, Vec<Diagnostic>> {
+    let stack = (16 << 20) + text.len() * STACK_PER_BYTE;
+    let parsed = std::thread::scope(|scope| {
+        let reader = std::thread::Builder::new().stack_size(stack);
+        let reader = reader.spawn_scoped(scope, || KdlDocument::parse_v2(text));
+        reader.map(|thread| thread.join().expect("the library answers every text"))
+    });
+    match parsed {
+        Ok(document) => document.map_err(|error| syntax(text, &error)),
+        Err(error) => Err(vec![Diagnostic::new(0..0, format!("the host has no room to read this: {error}"))]),
+    }
+}
+
 /// A parser that follows the nesting must not be given more of it than the stack holds.
 fn check_size(text: &str) -> Result<(), Diagnostic> {
     if text.len() > MAX_BYTES {
@@ -45,21 +63,12 @@ fn check_size(text: &str) -> Result<(), Diagnostic> {
             format!("a scenario has at most {MAX_BYTES} bytes, this one {}", text.len()),
         ));
     }
-    let mut depth = 0usize;
-    for (at, byte) in text.bytes().enumerate() {
-        match byte {
-            b'{' | b'(' => depth += 1,
-            b'}' | b')' => depth = depth.saturating_sub(1),
-            b'*' if text.as_bytes().get(at.wrapping_sub(1)) == Some(&b'/') => depth += 1,
-            b'/' if text.as_bytes().get(at.wrapping_sub(1)) == Some(&b'*') => depth = depth.saturating_sub(1),
-            _ => {}
+    nesting::check(text.as_bytes(), MAX_DEPTH).map_err(|fault| match fault {
+        Fault::TooDeep(at) => {
+            Diagnostic::new(at..at + 1, "nested too deeply").with_help("the language has one level of blocks")
         }
-        if depth > MAX_DEPTH {
-            return Err(Diagnostic::new(at..at + 1, "nested too deeply")
-                .with_help("the language has one level of blocks"));
-        }
-    }
-    Ok(())
+        Fault::Stray(at) => Diagnostic::new(at..at + 1, "this closes nothing that is open"),
+    })
 }
 
 fn syntax(text: &str, error: &kdl::KdlError) -> Vec<Diagnostic> {

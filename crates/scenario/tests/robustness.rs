@@ -18,6 +18,14 @@ fn check(text: &str) {
 }
 
 #[test]
+fn nesting_that_strings_and_comments_hide_is_refused() {
+    for piece in ["/*/", "a \"}\" {", "a {//}\n", "a #\"\"}\"# {"] {
+        let problems = parse(&format!("scenario x\n{}", piece.repeat(5000))).expect_err("too deep");
+        assert!(problems[0].message.contains("nested too deeply"), "{piece}: {problems:?}");
+    }
+}
+
+#[test]
 fn deep_nesting_is_refused_before_it_is_parsed() {
     let problems = parse(&"process {".repeat(50_000)).expect_err("too deep");
     assert!(problems[0].message.contains("nested too deeply"), "{problems:?}");
@@ -27,6 +35,12 @@ proptest! {
     #[test]
     fn any_text_is_answered(text in "\\PC{0,200}") {
         check(&text);
+    }
+
+    // An abort of the whole test, if the parser runs out of stack.
+    #[test]
+    fn what_repeats_does_not_nest_without_end(piece in "[{}()\"#/*\\\\\n a;=-]{1,6}", head in "[{}()\"#/*\\\\\n a;=-]{0,4}") {
+        check(&format!("{head}{}", piece.repeat(2000)));
     }
 
     #[test]

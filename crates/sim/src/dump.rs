@@ -1,10 +1,11 @@
-//! Writing the memory that crosses a kexec: the same folder format that recorded images have.
+//! Writing the memory that crosses a kexec, as a folder that a machine can boot on: `ram.bin`, sparse, where recorded
+//! images have `ram.zst`, and a `manifest.json` that names the two pairs and no sessions.
 
 use std::io::Write;
 use std::path::Path;
 
 use luosim_kho::BootParams;
-use luosim_physmem::{PhysAddr, PhysMem};
+use luosim_physmem::{PAGE_SIZE, PhysAddr, PhysMem};
 
 /// Writes `ram.bin` (sparse, physical address 0 first) and `manifest.json` with the two pairs.
 ///
@@ -36,14 +37,13 @@ pub fn write(
 fn write_sparse(file: &mut std::fs::File, memory: &PhysMem) -> std::io::Result<()> {
     use std::io::{Seek, SeekFrom};
     let mut page = [0u8; 4096];
-    let mut at = 0;
-    while at < memory.len() {
-        memory.read(PhysAddr::new(at), &mut page).expect("inside memory");
+    for pfn in memory.touched().into_iter().flatten() {
+        let at = PhysAddr::new(pfn * PAGE_SIZE);
+        memory.read(at, &mut page).expect("inside memory");
         if page.iter().any(|byte| *byte != 0) {
-            file.seek(SeekFrom::Start(at))?;
+            file.seek(SeekFrom::Start(at.raw()))?;
             file.write_all(&page)?;
         }
-        at += 4096;
     }
     file.set_len(memory.len())
 }

@@ -82,6 +82,7 @@ pub struct Manifest {
     /// Bytes of memory.
     pub mem_bytes: u64,
     /// The sessions in order.
+    #[serde(default)]
     pub sessions: Vec<SessionEntry>,
     kho: Kho,
 }
@@ -126,7 +127,9 @@ impl Manifest {
 /// # Errors
 /// [`ImageError`].
 pub fn load(folder: &Path, manifest: &Manifest) -> Result<PhysMem, ImageError> {
-    let path = folder.join("ram.zst");
+    let plain = folder.join("ram.bin");
+    let packed = folder.join("ram.zst");
+    let path = if packed.exists() { &packed } else { &plain };
     let shown = path.display().to_string();
     let bytes = manifest.mem_bytes;
     let bad = |why: String| ImageError::Memory { path: shown.clone(), bytes, why };
@@ -134,11 +137,44 @@ pub fn load(folder: &Path, manifest: &Manifest) -> Result<PhysMem, ImageError> {
         return Err(bad(String::from("luosim reads images of up to 64 GiB")));
     }
     let file =
-        std::fs::File::open(&path).map_err(|source| ImageError::Read { path: shown.clone(), source })?;
+        std::fs::File::open(path).map_err(|source| ImageError::Read { path: shown.clone(), source })?;
     let mut memory = PhysMem::anonymous(bytes).map_err(|error| bad(error.to_string()))?;
+    if !packed.exists() {
+        fill_sparse(&mut memory, file).map_err(bad)?;
+        return Ok(memory);
+    }
     let decoder = ruzstd::decoding::StreamingDecoder::new(file).map_err(|error| bad(error.to_string()))?;
     fill(&mut memory, decoder).map_err(bad)?;
     Ok(memory)
+}
+
+/// Reads a plain image; a host that knows of holes in it is asked for them.
+fn fill_sparse(memory: &mut PhysMem, file: std::fs::File) -> Result<(), String> {
+    use std::os::unix::fs::FileExt;
+    let len = file.metadata().map_err(|error| error.to_string())?.len();
+    if len != memory.len() {
+        return Err(format!("it has {len} bytes"));
+    }
+    let mut page = [0u8; 4096];
+    let mut at = next_data(&file, 0);
+    while at < len {
+        file.read_exact_at(&mut page, at).map_err(|error| format!("at {at:#x}: {error}"))?;
+        if page.iter().any(|byte| *byte != 0) {
+            memory.write(PhysAddr::new(at), &page).map_err(|error| error.to_string())?;
+        }
+        at = next_data(&file, at + 4096);
+    }
+    Ok(())
+}
+
+/// Where the next page with data begins, at or after `at`.
+fn next_data(file: &std::fs::File, at: u64) -> u64 {
+    match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(at)) {
+        Ok(found) => found & !4095,
+        // No more data; or a file system that does not tell.
+        Err(rustix::io::Errno::NXIO) => u64::MAX,
+        Err(_) => at,
+    }
 }
 
 fn fill(memory: &mut PhysMem, mut from: impl Read) -> Result<(), String> {
