@@ -310,11 +310,6 @@ impl Gate {
         }
     }
 
-    /// Whether a session with this name has descriptors.
-    pub(crate) fn has_name(&self, name: &[u8]) -> bool {
-        self.names.contains_key(name)
-    }
-
     /// Notices every last close; `true` if there was one.
     pub(crate) fn settle_all(&mut self) -> bool {
         self.settle_device();
