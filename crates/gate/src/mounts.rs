@@ -21,7 +21,8 @@ pub(crate) const DEVICE: &str = "/dev/liveupdate";
 const CMDLINE: &str = "/proc/cmdline";
 const KEXEC_LOADED: &str = "/sys/kernel/kexec_loaded";
 /// Drivers whose descriptors answer everything but ioctls as the real device does, best first.
-const QUIET: [&str; 6] = ["loop-control", "btrfs-control", "vsock", "userfaultfd", "kvm", "autofs"];
+pub(crate) const QUIET: [&str; 6] =
+    ["loop-control", "btrfs-control", "vsock", "userfaultfd", "kvm", "autofs"];
 
 /// What the mounts should show.
 #[derive(Clone, Debug)]
@@ -117,7 +118,7 @@ fn make_node(to: &Path, kind: rustix::fs::FileType, mode: u32, rdev: u64) -> io:
 }
 
 /// Number of a misc device's minor, from `/proc/misc`.
-fn misc_minor(name: &str) -> Option<u32> {
+pub(crate) fn misc_minor(name: &str) -> Option<u32> {
     let misc = fs::read_to_string("/proc/misc").ok()?;
     misc.lines().find_map(|line| {
         let mut words = line.split_whitespace();

@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 /// `PIDFD_THREAD` (Linux 6.9): a descriptor of a thread that is not a group's leader.
-const PIDFD_THREAD: u32 = 0o200;
+pub(crate) const PIDFD_THREAD: u32 = 0o200;
 const CAP_SYS_BOOT: u32 = 22;
 const CAP_DAC_OVERRIDE: u32 = 1;
 

@@ -3,6 +3,13 @@
 //! The tests are in this package because only here cargo says where the command is; the programs belong to the
 //! gate. A host that cannot run them skips a test with a note; where `CI` is set that is a failure.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::print_stdout,
+    reason = "real programs take real time; their pipes are read at once; a skipped test says so"
+)]
+
 use std::fs::{self, Permissions};
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
