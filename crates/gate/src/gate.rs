@@ -232,9 +232,9 @@ impl Gate {
     /// A description of the device: the one that is known, or one that was opened without our being asked.
     fn recognise_device(&mut self, task: &Task, copy: BorrowedFd<'_>) -> Whose {
         self.settle_device();
-        let tag = self.tags.read(copy);
         match &self.device {
-            Some(device) if tag == Some(device.tag) => Whose::Device(device.file),
+            // It is known and alive: its own description alone does not see its lock.
+            Some(device) if !self.tags.is_locked_elsewhere(copy, device.tag) => Whose::Device(device.file),
             _ => match self.admit_device(task, copy) {
                 Ok(file) => Whose::Device(file),
                 Err(refusal) => Whose::Refused(refusal),

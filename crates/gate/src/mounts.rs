@@ -105,7 +105,12 @@ fn show(from: &Path, to: &Path, privileged: bool) -> io::Result<()> {
             rustix::fs::FileType::BlockDevice
         };
         make_node(to, file_type, meta.mode() & 0o7777, meta.rdev())?;
-        return std::os::unix::fs::chown(to, Some(meta.uid()), Some(meta.gid()));
+        let foreign = meta.uid() != 0 || meta.gid() != 0;
+        return if foreign {
+            std::os::unix::fs::chown(to, Some(meta.uid()), Some(meta.gid()))
+        } else {
+            Ok(())
+        };
     }
     File::create(to)?;
     Ok(mount_bind(from, to)?)
