@@ -198,8 +198,7 @@ impl Gate {
         let kernel = self.machine.kernel();
         let Some(FileKind::Shmem(inode)) = kernel.and_then(|kernel| kernel.description(file)) else { return };
         let files = kernel.expect("it has the description").core().open_files();
-        // Looked for in this very call: looking takes long in a large file.
-        if let Some(backing) = files.inodes.get(inode).host().filter(|backing| !backing.unused.is_empty()) {
+        if let Some(backing) = files.inodes.get(inode).host() {
             let size = files.inodes.get(inode).size();
             if let Err(error) = memory::fill_holes(&backing.file, size, self.holes) {
                 tracing::warn!("holes of a preserved file could not be filled: {error}");
