@@ -19,6 +19,15 @@ pub fn booted(memory: u64, release: ReleaseId) -> (Machine, Pid) {
     (machine, pid)
 }
 
+/// Boots the machine cold on the memory it has, without giving it back to the host.
+///
+/// # Panics
+/// Never, but for a bug.
+pub fn rebooted(machine: &mut Machine, release: ReleaseId) -> Pid {
+    machine.cold_boot_in_place(release, &BootOptions::default());
+    machine.spawn("bench").expect("a kernel runs")
+}
+
 /// Loads an image and jumps; gives the first process of the new kernel.
 ///
 /// # Panics

@@ -9,10 +9,8 @@ use clap::{Args, ValueEnum};
 use luosim_abi::quirk::Quirk;
 use luosim_abi::release::ReleaseId;
 use luosim_gate::deed::{Answer, Served};
-use luosim_gate::{End, Finished, Groups, Holes, Options, Watch};
-use luosim_kho::BootParams;
+use luosim_gate::{End, Finished, Groups, Holes, Look, Options, Watch};
 use luosim_machine::{BootOptions, BootReport};
-use luosim_physmem::PhysMem;
 use luosim_sim::transcript::ledger_lines;
 
 use crate::commands::release;
@@ -21,10 +19,11 @@ use crate::record::Recorder;
 use crate::render::{self, BOLD, DIM, WARN, paint};
 
 /// Exit codes of our own, away from those of programs.
-const OWN_FAULT: u8 = 125;
+pub(crate) const OWN_FAULT: u8 = 125;
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 const PANICKED: u8 = 124;
+const REFUSED: u8 = 123;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -34,12 +33,13 @@ Examples:
   luosim exec --chain 6.19,7.3 --trace -- ./agent
   luosim exec --init ./init.sh                  like PID 1: again after each reboot(KEXEC)
 
-A program makes the kexec itself with reboot(LINUX_REBOOT_CMD_KEXEC), or `luosim ctl kexec` does from another
-terminal, or it follows when a generation ends with exit code 0 and another one is to come.
+A program makes the kexec itself with reboot(LINUX_REBOOT_CMD_KEXEC), or `luosim ctl kexec` does \
+from another terminal, or it follows when a program ends with exit code 0 and another generation is \
+to come.
 
-Exit code: that of the last generation's program (128+N if signal N ended it; 0 if it made a kexec and no
-generation was left), or 124 the next kernel panicked, 125 luosim's own fault or wrong options, 126 the program
-cannot be executed, 127 it was not found.
+Exit codes: that of the last generation's program (128+N if signal N ended it, or luosim; 0 if it \
+made a kexec and no generation was left), or 123 the kexec after a program's end was refused, 124 the \
+next kernel panicked, 125 luosim's own fault or wrong options, 126 the program cannot be executed, 127 it was not found.
 
 This is a development tool and not a sandbox: whatever luosim does not serve runs on your machine.";
 
@@ -273,7 +273,7 @@ fn recorder(arguments: &ExecArguments) -> Recorder {
 }
 
 /// Writes each kexec's memory into a folder of its own.
-fn dumper(arguments: &ExecArguments) -> Box<dyn FnMut(&PhysMem, Option<BootParams>)> {
+fn dumper(arguments: &ExecArguments) -> Look {
     let Some(folder) = arguments.dump_handover.clone() else { return Box::new(|_, _| {}) };
     let releases = options(arguments).releases;
     let mut kexec = 0;
@@ -328,6 +328,10 @@ fn code(end: &End) -> u8 {
         End::Panicked(reason) => {
             message(format_args!("the kernel panicked: {reason}"));
             PANICKED
+        }
+        End::Refused(reason) => {
+            message(format_args!("the kexec after the program's end was refused: {reason}"));
+            REFUSED
         }
         End::NotExecuted(program, errno) => {
             let error = std::io::Error::from_raw_os_error(*errno);

@@ -1,7 +1,7 @@
 //! The `luosim` command.
 //!
 //! Exit codes: 0 everything as expected; 1 an expectation failed; 2 bad input (a scenario that does not read,
-//! a file that is not there, wrong options); 3 luosim's own fault. Output that a program reads goes to
+//! a file that is not there, wrong options); 3 luosim's own fault; `luosim exec` has others ([`exec`]). Output that a program reads goes to
 //! standard output, messages to standard error. A message that cannot be written changes no exit code.
 
 #![forbid(unsafe_code)]
@@ -25,7 +25,7 @@ use clap::{Parser, Subcommand};
 ///
 /// A scenario is a list of system calls by named processes, with kexecs between them. luosim runs it on a
 /// simulated machine whose memory survives the kexec, says why each call failed, and what became of every
-/// preserved file.
+/// preserved file. `luosim exec` does the same for programs.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, after_help = EXAMPLES)]
 struct CommandLine {
@@ -40,8 +40,10 @@ Examples:
   luosim run --release 6.19 --explain FILE      another release; only failures
   luosim check FILE                             read without running
   luosim list                                   the scenarios in sim-scenarios
+  luosim exec --generations 2 -- ./agent        a program, over a kexec
 
-Exit codes: 0 as expected, 1 an expectation failed, 2 bad input, 3 luosim's own fault.";
+Exit codes: 0 as expected, 1 an expectation failed, 2 bad input, 3 luosim's own fault; \
+`luosim exec` has those of its program, and others.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -84,24 +86,37 @@ fn message(text: Arguments<'_>) {
     complain(format_args!("luosim: {text}"));
 }
 
-/// Runs `work`; a panic in it is our own fault and has its own exit code.
-fn guarded<E: Into<ExitCode>>(work: impl FnOnce() -> E + UnwindSafe) -> ExitCode {
-    std::panic::catch_unwind(work).map_or_else(
-        |_| {
-            message(format_args!(
-                "this is a bug in luosim; please report it with the scenario that shows it"
-            ));
-            Ending::OwnFault.into()
-        },
-        E::into,
-    )
+/// Runs `work`; a panic in it is our own fault and ends with this exit code.
+fn guarded<E: Into<ExitCode>>(fault: u8, work: impl FnOnce() -> E + UnwindSafe) -> ExitCode {
+    match std::panic::catch_unwind(work) {
+        Ok(ending) => ending.into(),
+        Err(_) => {
+            message(format_args!("this is a bug in luosim; please report it with the input that shows it"));
+            ExitCode::from(fault)
+        }
+    }
+}
+
+/// What was asked for. Wrong options of `luosim exec` have the exit code of our own faults there: any other may be
+/// the program's.
+fn command_line() -> CommandLine {
+    CommandLine::try_parse().unwrap_or_else(|error| {
+        if error.use_stderr() && std::env::args_os().nth(1).is_some_and(|name| name == "exec") {
+            // A message that cannot be written changes no exit code.
+            let _ = error.print();
+            std::process::exit(exec::OWN_FAULT.into());
+        }
+        error.exit()
+    })
 }
 
 fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("LUOSIM_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    guarded(|| match CommandLine::parse().command {
+    let command = command_line().command;
+    let fault = if matches!(command, Command::Exec(_)) { exec::OWN_FAULT } else { Ending::OwnFault as u8 };
+    guarded(fault, || match command {
         Command::Run(arguments) => commands::run(&arguments).into(),
         Command::Check(arguments) => commands::check(&arguments).into(),
         Command::List(arguments) => commands::list(&arguments).into(),
@@ -118,11 +133,11 @@ mod tests {
     #[test]
     fn a_panic_is_exit_code_3_and_other_endings_have_theirs() {
         assert_eq!(
-            guarded::<Ending>(|| panic!("on purpose: this test looks at the exit code")),
+            guarded::<Ending>(3, || panic!("on purpose: this test looks at the exit code")),
             ExitCode::from(3)
         );
-        assert_eq!(guarded(|| Ending::BadInput), ExitCode::from(2));
-        assert_eq!(guarded(|| Ending::Failed), ExitCode::from(1));
-        assert_eq!(guarded(|| Ending::AsExpected), ExitCode::SUCCESS);
+        assert_eq!(guarded(3, || Ending::BadInput), ExitCode::from(2));
+        assert_eq!(guarded(3, || Ending::Failed), ExitCode::from(1));
+        assert_eq!(guarded(3, || Ending::AsExpected), ExitCode::SUCCESS);
     }
 }

@@ -21,6 +21,7 @@ use rustix::fs::{AtFlags, OFlags, SeekFrom, Stat, StatxFlags, fcntl_getfl, fstat
 use crate::deed::{Answer, Deed, Served};
 use crate::memory::{Holes, HostInode, Known, host_inode};
 use crate::mounts::Handles;
+use crate::paths;
 use crate::tag::{Tag, Tags};
 use crate::task::Task;
 
@@ -51,26 +52,28 @@ struct Device {
 pub(crate) struct Node {
     pub(crate) file: File,
     inode: HostInode,
-    /// Where it is mounted, if it was borrowed from the host: elsewhere it is the host's device.
+    /// The mount of a node that is borrowed from the host: other descriptors of the same inode are not the device.
     mount: Option<u64>,
 }
 
-/// Number of the mount that a file was opened in.
-fn mount_of(fd: BorrowedFd<'_>) -> Option<u64> {
-    let stat = statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).ok()?;
-    (stat.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(stat.stx_mnt_id)
+impl Node {
+    /// Takes over the node; `borrowed`: it is a mount of a device that programs may have by its own name too.
+    fn new(file: File, borrowed: bool) -> io::Result<Self> {
+        let mount = if borrowed { mount_of(file.as_fd()) } else { None };
+        Ok(Self { inode: host_inode(&fstat(&file)?), mount, file })
+    }
+
+    /// Whether `fd` is of the node.
+    pub(crate) fn is(&self, fd: BorrowedFd<'_>, stat: &Stat) -> bool {
+        // In a mount namespace of the program's own the mount has another number.
+        self.inode == host_inode(stat)
+            && (self.mount.is_none() || self.mount == mount_of(fd) || paths::is_named_as_device(fd))
+    }
 }
 
-impl Node {
-    fn new(fd: OwnedFd, borrowed: bool) -> io::Result<Self> {
-        let mount = if borrowed { mount_of(fd.as_fd()) } else { None };
-        Ok(Self { inode: host_inode(&fstat(&fd)?), mount, file: File::from(fd) })
-    }
-
-    /// Whether the file, or the place, is this node.
-    pub(crate) fn is(&self, fd: BorrowedFd<'_>, stat: &Stat) -> bool {
-        self.inode == host_inode(stat) && (self.mount.is_none() || self.mount == mount_of(fd))
-    }
+fn mount_of(fd: BorrowedFd<'_>) -> Option<u64> {
+    let known = statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).ok()?;
+    Some(known.stx_mnt_id)
 }
 
 /// What a program's descriptor is to us.
@@ -149,7 +152,7 @@ impl Gate {
     /// A generation has started: its device node and its files.
     pub(crate) fn begin(&mut self, handles: &mut Handles) -> io::Result<()> {
         self.node = match handles.device.take() {
-            Some(fd) => Some(Node::new(fd, !self.privileged)?),
+            Some(fd) => Some(Node::new(File::from(fd), !self.privileged)?),
             None => None,
         };
         self.kexec_loaded = handles.kexec_loaded.take().map(File::from);
@@ -217,8 +220,11 @@ impl Gate {
         if self.tags.may_be_session(stat) {
             return self.recognise_session(task.tid, fd, copy);
         }
-        let node = self.node.as_ref().is_some_and(|node| node.is(copy, stat));
-        if node { self.recognise_device(task, copy) } else { Whose::Native }
+        if self.is_node(copy, stat) { self.recognise_device(task, copy) } else { Whose::Native }
+    }
+
+    fn is_node(&self, fd: BorrowedFd<'_>, stat: &Stat) -> bool {
+        self.node.as_ref().is_some_and(|node| node.is(fd, stat))
     }
 
     fn recognise_session(&mut self, tid: i32, fd: i32, copy: BorrowedFd<'_>) -> Whose {
@@ -314,7 +320,8 @@ impl Gate {
     pub(crate) fn settle_all(&mut self) -> bool {
         self.settle_device();
         let tags: Vec<Tag> = self.sessions.keys().copied().collect();
-        tags.into_iter().fold(false, |any, tag| self.settle_session(tag) || any)
+        // All of them, also after one was found.
+        tags.into_iter().filter(|tag| self.settle_session(*tag)).count() > 0
     }
 
     /// Asks after a few sessions, in turn.

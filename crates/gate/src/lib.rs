@@ -31,5 +31,6 @@ mod tree;
 
 pub use bpf::Served as Groups;
 pub use memory::{AUTO_FILL, Holes};
+pub use serve::image::Look;
 pub use supervisor::{End, Error, Finished, Options, Watch, run};
 pub use tree::LaunchError;

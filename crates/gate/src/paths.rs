@@ -3,11 +3,12 @@
 //! Paths are resolved in the program's own root, its working directory or the folder it names, through symbolic
 //! links, as `openat(2)` would. Nothing is opened but the place (`O_PATH`).
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 
+use crate::mounts::DEVICE;
 use crate::task::Task;
 
 /// A link in somebody's `/proc/PID/fd`.
@@ -88,6 +89,12 @@ pub(crate) fn host_pid(caller: &Task, pid: u32) -> Option<i32> {
         own.and_then(|line| line.split_whitespace().next_back()?.parse().ok()) == Some(pid)
             && namespace(*tid).as_ref() == Some(&ours)
     })
+}
+
+/// Whether the descriptor was opened by a path that ends as the device's does.
+pub(crate) fn is_named_as_device(fd: BorrowedFd<'_>) -> bool {
+    let link = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+    link.is_ok_and(|link| link.file_name() == Path::new(DEVICE).file_name())
 }
 
 #[cfg(test)]

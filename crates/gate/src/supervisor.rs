@@ -9,7 +9,6 @@ use std::io;
 use std::path::PathBuf;
 
 use luosim_abi::release::ReleaseId;
-use luosim_kho::BootParams;
 use luosim_machine::{BootOptions, BootReport, Machine, Outcome};
 use luosim_physmem::{MemError, PhysMem};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -23,7 +22,7 @@ use crate::memory::Holes;
 use crate::mounts::View;
 use crate::notify::State;
 use crate::serve::Down;
-use crate::serve::image::Loader;
+use crate::serve::image::{Loader, Look};
 use crate::tree::{LaunchError, Report, Spec, Tree};
 
 /// Notifications served before the loop looks at anything else.
@@ -81,6 +80,8 @@ pub enum End {
     Panicked(String),
     /// A program could not be executed: its name and the error number.
     NotExecuted(String, i32),
+    /// The kexec after a program's end was refused, for this reason.
+    Refused(String),
     /// We were asked to stop by this signal.
     Signalled(i32),
 }
@@ -126,6 +127,7 @@ enum Over {
     Off,
     Exited(i32),
     NotExecuted(i32),
+    Refused(String),
     Signalled(i32),
 }
 
@@ -145,11 +147,7 @@ struct Supervisor<'a> {
 ///
 /// # Errors
 /// [`Error`].
-pub fn run(
-    options: Options,
-    watch: &mut dyn Watch,
-    look: Box<dyn FnMut(&PhysMem, Option<BootParams>)>,
-) -> Result<Finished, Error> {
+pub fn run(options: Options, watch: &mut dyn Watch, look: Look) -> Result<Finished, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(host("the event loop"))?;
     runtime.block_on(async {
@@ -157,6 +155,8 @@ pub fn run(
         let requests = control::listen(&folder).map_err(host("the control socket"))?;
         let mut supervisor = Supervisor::new(options, watch, look, requests)?;
         let end = supervisor.run().await?;
+        // The client whose request ended the run still gets its answer, from a task that has it by now.
+        tokio::task::yield_now().await;
         Ok(Finished { end, machine: supervisor.gate.machine })
     })
 }
@@ -165,7 +165,7 @@ impl<'a> Supervisor<'a> {
     fn new(
         options: Options,
         watch: &'a mut dyn Watch,
-        look: Box<dyn FnMut(&PhysMem, Option<BootParams>)>,
+        look: Look,
         requests: mpsc::Receiver<Asked>,
     ) -> Result<Self, Error> {
         let mut machine = Machine::new(PhysMem::anonymous(options.memory)?);
@@ -197,6 +197,7 @@ impl<'a> Supervisor<'a> {
                     let program = self.command(number).first().map(|p| p.to_string_lossy().into_owned());
                     return Ok(End::NotExecuted(program.unwrap_or_default(), errno));
                 }
+                Over::Refused(reason) => return Ok(End::Refused(reason)),
                 Over::Signalled(signal) => return Ok(End::Signalled(signal)),
                 Over::Exited(status) => return Ok(End::Exited(status)),
             };
@@ -345,10 +346,7 @@ impl<'a> Supervisor<'a> {
         }
         match self.gate.kexec_by_operator() {
             Ok(report) => Over::Kexec(Box::new(report)),
-            Err(refusal) => {
-                tracing::error!("the kexec after the program's end was refused: {refusal}");
-                Over::Exited(status)
-            }
+            Err(refusal) => Over::Refused(refusal.to_string()),
         }
     }
 

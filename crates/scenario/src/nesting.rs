@@ -65,7 +65,7 @@ pub(crate) fn check(bytes: &[u8], limit: usize) -> Result<(), Fault> {
                 hidden += bytes[at..at + step.min(bytes.len() - at)]
                     .iter()
                     .filter(|b| matches!(b, b'{' | b'('))
-                    .count()
+                    .count();
             }
         }
         if open.len() + of(next) > limit || hidden > MAX_HIDDEN {

@@ -140,7 +140,7 @@ pub fn load(folder: &Path, manifest: &Manifest) -> Result<PhysMem, ImageError> {
         std::fs::File::open(path).map_err(|source| ImageError::Read { path: shown.clone(), source })?;
     let mut memory = PhysMem::anonymous(bytes).map_err(|error| bad(error.to_string()))?;
     if !packed.exists() {
-        fill_sparse(&mut memory, file).map_err(bad)?;
+        fill_sparse(&mut memory, &file).map_err(bad)?;
         return Ok(memory);
     }
     let decoder = ruzstd::decoding::StreamingDecoder::new(file).map_err(|error| bad(error.to_string()))?;
@@ -149,20 +149,20 @@ pub fn load(folder: &Path, manifest: &Manifest) -> Result<PhysMem, ImageError> {
 }
 
 /// Reads a plain image; a host that knows of holes in it is asked for them.
-fn fill_sparse(memory: &mut PhysMem, file: std::fs::File) -> Result<(), String> {
+fn fill_sparse(memory: &mut PhysMem, file: &std::fs::File) -> Result<(), String> {
     use std::os::unix::fs::FileExt;
     let len = file.metadata().map_err(|error| error.to_string())?.len();
     if len != memory.len() {
         return Err(format!("it has {len} bytes"));
     }
     let mut page = [0u8; 4096];
-    let mut at = next_data(&file, 0);
+    let mut at = next_data(file, 0);
     while at < len {
         file.read_exact_at(&mut page, at).map_err(|error| format!("at {at:#x}: {error}"))?;
         if page.iter().any(|byte| *byte != 0) {
             memory.write(PhysAddr::new(at), &page).map_err(|error| error.to_string())?;
         }
-        at = next_data(&file, at + 4096);
+        at = next_data(file, at + 4096);
     }
     Ok(())
 }

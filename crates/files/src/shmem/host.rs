@@ -73,7 +73,7 @@ impl Shmem {
             let folio = self.place(ram, page, pages, &host.unused).inspect_err(|_| self.forget(ram))?;
             match runs.last_mut() {
                 Some(run) if run.pfn.raw() + run.pages == folio.head.raw() => {
-                    run.pages += folio.order.pages()
+                    run.pages += folio.order.pages();
                 }
                 _ => runs.push(Run { pfn: folio.head, page, pages: folio.order.pages() }),
             }

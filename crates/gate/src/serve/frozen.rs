@@ -10,7 +10,7 @@ use luosim_machine::process::Pid;
 use rustix::fs::{OFlags, SealFlags, SeekFrom, fcntl_get_seals, fcntl_getfl, fstat, seek};
 
 use super::ioctl::caller;
-use super::{Reply, low, signed};
+use super::{AUDIT_ARCH_I386, Reply, low, signed};
 use crate::calls::Call;
 use crate::deed::{Answer, Change, Deed};
 use crate::gate::Gate;
@@ -95,7 +95,7 @@ impl Gate {
             Call::Ftruncate => ftruncate(&held, args[1].cast_signed()),
             Call::Fallocate => fallocate(&held, low(args[1]), args[2].cast_signed(), args[3].cast_signed()),
             Call::Fcntl => add_seals(&held, low(args[1]), low(args[2])),
-            _ => self.write(&task, &held, call, args),
+            _ => self.write(&task, &held, call, n),
         };
         let answer = match &reply {
             Reply::Value(count) => Answer::Value(*count),
@@ -103,7 +103,7 @@ impl Gate {
             _ => return reply,
         };
         let user = Pid(task.identity().pid);
-        let (inode, change) = (held.inode, change_of(&task, &held, call, args));
+        let (inode, change) = (held.inode, change_of(&task, &held, call, n));
         self.note(user, || Deed::Frozen { call: words(call, fd, args), inode, change }, answer);
         reply
     }
@@ -139,10 +139,10 @@ impl Gate {
         held.map_or(Reply::GoOn, |held| ftruncate(&Held { writable: true, ..held }, args[1].cast_signed()))
     }
 
-    fn write(&mut self, task: &Task, held: &Held, call: Call, args: [u64; 6]) -> Reply {
+    fn write(&mut self, task: &Task, held: &Held, call: Call, n: &Notification) -> Reply {
         let sealed = F_SEAL_WRITE | F_SEAL_FUTURE_WRITE;
         let seals = fcntl_get_seals(&held.file).map_or(0, |seals| seals.bits());
-        let Some(writing) = writing(task, held, call, args).filter(|_| held.writable && seals & sealed == 0)
+        let Some(writing) = writing(task, held, call, n).filter(|_| held.writable && seals & sealed == 0)
         else {
             return Reply::GoOn;
         };
@@ -203,16 +203,18 @@ fn add_seals(held: &Held, command: u32, seals: u32) -> Reply {
 }
 
 /// What a call wants to write; `None` for calls that are not writes, or whose arguments cannot be read.
-fn writing(task: &Task, held: &Held, call: Call, args: [u64; 6]) -> Option<Writing> {
+fn writing(task: &Task, held: &Held, call: Call, n: &Notification) -> Option<Writing> {
+    let args = n.data.args;
+    let vectors = || vectors(task, args[1], args[2], n.data.arch == AUDIT_ARCH_I386);
     let single = |at| Some(Writing { at, pieces: vec![(Some(args[1]), args[2])] });
     match call {
         Call::Write => single(None),
         Call::Pwrite => single(Some(args[3])),
-        Call::Writev => Some(Writing { at: None, pieces: vectors(task, args[1], args[2])? }),
-        Call::Pwritev => Some(Writing { at: Some(args[3]), pieces: vectors(task, args[1], args[2])? }),
+        Call::Writev => Some(Writing { at: None, pieces: vectors()? }),
+        Call::Pwritev => Some(Writing { at: Some(args[3]), pieces: vectors()? }),
         Call::Pwritev2 => {
             let at = (args[3] != u64::MAX).then_some(args[3]);
-            Some(Writing { at, pieces: vectors(task, args[1], args[2])? })
+            Some(Writing { at, pieces: vectors()? })
         }
         Call::Sendfile => Some(Writing { at: None, pieces: vec![(None, source_left(task, args)?)] }),
         Call::CopyFileRange => Some(Writing { at: offset(task, args[3])?, pieces: vec![(None, args[4])] }),
@@ -243,12 +245,15 @@ fn offset(task: &Task, pointer: u64) -> Option<Option<u64>> {
     Some(Some(u64::from_le_bytes(bytes)))
 }
 
-fn vectors(task: &Task, addr: u64, count: u64) -> Option<Vec<(Option<u64>, u64)>> {
+/// Address and length of each piece; two words of four bytes in a 32-bit program (`compat`), of eight in others.
+fn vectors(task: &Task, addr: u64, count: u64, compat: bool) -> Option<Vec<(Option<u64>, u64)>> {
     let count = usize::try_from(count.min(IOV_MAX)).ok()?;
-    let mut bytes = vec![0; count * 16];
+    let width = if compat { 4 } else { 8 };
+    let mut bytes = vec![0; count * 2 * width];
     task.read(addr, &mut bytes).ok()?;
-    let word = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
-    Some(bytes.chunks_exact(16).map(|v| (Some(word(&v[..8])), word(&v[8..]))).collect())
+    let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+    let pieces = bytes.chunks_exact(2 * width);
+    Some(pieces.map(|piece| (Some(word(&piece[..width])), word(&piece[width..]))).collect())
 }
 
 /// Writes the first `room` bytes of the request at `start`: the windows before the one that would pass the end.
@@ -272,7 +277,8 @@ fn copy_in(task: &Task, held: &Held, writing: &Writing, start: u64, room: u64) -
 }
 
 /// What a call asked for, for who records it.
-fn change_of(task: &Task, held: &Held, call: Call, args: [u64; 6]) -> Change {
+fn change_of(task: &Task, held: &Held, call: Call, n: &Notification) -> Change {
+    let args = n.data.args;
     match call {
         Call::Ftruncate => Change::Size(args[1].cast_signed()),
         Call::Fallocate => {
@@ -280,7 +286,7 @@ fn change_of(task: &Task, held: &Held, call: Call, args: [u64; 6]) -> Change {
         }
         Call::Fcntl => Change::Seals(low(args[2])),
         _ => {
-            let writing = writing(task, held, call, args);
+            let writing = writing(task, held, call, n);
             let at = writing.as_ref().and_then(|writing| writing.at).unwrap_or(held.size);
             let pieces = writing.map(|writing| writing.pieces).unwrap_or_default();
             Change::Write { at, len: pieces.iter().map(|(_, len)| *len).fold(0, u64::saturating_add) }

@@ -31,7 +31,7 @@ const CAD_OFF: u32 = 0;
 const KEXEC: u32 = 0x4558_4543;
 
 /// Called at each kexec with the memory between the kernels and the two address/size pairs.
-pub(crate) type Look = Box<dyn FnMut(&PhysMem, Option<BootParams>)>;
+pub type Look = Box<dyn FnMut(&PhysMem, Option<BootParams>)>;
 
 /// Which kernels follow.
 pub(crate) struct Loader {
