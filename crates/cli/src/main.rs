@@ -8,6 +8,7 @@
 
 mod commands;
 mod ctl;
+mod doctor;
 mod exec;
 mod files;
 mod record;
@@ -56,6 +57,8 @@ enum Command {
     Exec(Box<exec::ExecArguments>),
     /// Look at a run of `luosim exec`, or make its machine jump
     Ctl(ctl::CtlArguments),
+    /// Say whether this host can run `luosim exec`, and what to do if not
+    Doctor(doctor::DoctorArguments),
 }
 
 /// How the command ends.
@@ -119,6 +122,7 @@ fn main() -> ExitCode {
         Command::List(arguments) => commands::list(&arguments).into(),
         Command::Exec(arguments) => exec::exec(&arguments),
         Command::Ctl(arguments) => ctl::ctl(&arguments).into(),
+        Command::Doctor(arguments) => doctor::doctor(&arguments).into(),
     })
 }
 

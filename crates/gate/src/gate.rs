@@ -238,9 +238,9 @@ impl Gate {
     /// A description of the device: the one that is known, or one that was opened without our being asked.
     fn recognise_device(&mut self, task: &Task, copy: BorrowedFd<'_>) -> Whose {
         self.settle_device();
-        let tag = self.tags.read(copy);
         match &self.device {
-            Some(device) if tag == Some(device.tag) => Whose::Device(device.file),
+            // It is known and alive: its own description alone does not see its lock.
+            Some(device) if !self.tags.is_locked_elsewhere(copy, device.tag) => Whose::Device(device.file),
             _ => match self.admit_device(task, copy) {
                 Ok(file) => Whose::Device(file),
                 Err(refusal) => Whose::Refused(refusal),
@@ -290,9 +290,11 @@ impl Gate {
 
     /// Notices the last close of a session; `true` if it was one.
     fn settle_session(&mut self, tag: Tag) -> bool {
-        if self.tags.is_alive(tag) {
-            return false;
-        }
+        !self.tags.is_alive(tag) && self.close_session(tag)
+    }
+
+    /// Closes a session; a descriptor that is left of it is nobody's. `false`: it was closed before.
+    pub(crate) fn close_session(&mut self, tag: Tag) -> bool {
         let Some(session) = self.sessions.remove(&tag) else { return false };
         if let Some(tags) = self.names.get_mut(&session.name) {
             tags.retain(|other| *other != tag);
@@ -312,11 +314,6 @@ impl Gate {
         for tag in self.names.get(name).cloned().unwrap_or_default() {
             self.settle_session(tag);
         }
-    }
-
-    /// Whether a session with this name has descriptors.
-    pub(crate) fn has_name(&self, name: &[u8]) -> bool {
-        self.names.contains_key(name)
     }
 
     /// Notices every last close; `true` if there was one.

@@ -69,10 +69,14 @@ impl<'a> Guest<'a> {
         Some(u64::from_le_bytes(bytes.try_into().expect("eight bytes")))
     }
 
-    /// Writes the number of the descriptor that is now installed.
-    pub(crate) fn tell_fd(&self, fd: i32) {
-        // The place was written to a moment ago; a program that unmapped it meanwhile does not get its number.
-        let _ = self.task.write(self.addr + FD_OFFSET, &fd.to_le_bytes());
+    /// Writes the number of the descriptor that is now installed: also where another thread made the place
+    /// read-only since the reply was tried.
+    ///
+    /// # Errors
+    /// EFAULT: it was unmapped since then.
+    pub(crate) fn tell_fd(&self, fd: i32) -> KResult<()> {
+        let (addr, bytes) = (self.addr + FD_OFFSET, fd.to_le_bytes());
+        self.task.write(addr, &bytes).or_else(|_| self.task.force(addr, &bytes))
     }
 }
 

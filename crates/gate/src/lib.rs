@@ -15,6 +15,7 @@ mod bpf;
 mod calls;
 pub mod control;
 pub mod deed;
+pub mod doctor;
 mod gate;
 mod guest;
 mod memory;

@@ -111,8 +111,12 @@ fn holes(file: &File, size: u64) -> Vec<Range<u64>> {
 /// Pages that were allocated and never used. The host tells used pages from others, and how many there are in all:
 /// if every page is allocated, those without data are the unused ones.
 fn unused(file: &File, stat: &Stat, size: u64) -> Vec<Range<u64>> {
-    let allocated = u64::try_from(stat.st_blocks).unwrap_or(0) * 512 / PAGE_SIZE;
-    if allocated < size.div_ceil(PAGE_SIZE) { Vec::new() } else { holes(file, size) }
+    if is_full(stat, size) { holes(file, size) } else { Vec::new() }
+}
+
+/// Whether every page is allocated.
+fn is_full(stat: &Stat, size: u64) -> bool {
+    u64::try_from(stat.st_blocks).unwrap_or(0) * 512 / PAGE_SIZE >= size.div_ceil(PAGE_SIZE)
 }
 
 /// Seals of a file; a file on tmpfs that was no memfd has `F_SEAL_SEAL`.
@@ -143,6 +147,10 @@ pub(crate) fn describe(file: BorrowedFd<'_>, stat: &Stat) -> KResult<HostMemory>
 
 /// Fills the holes of a file that was just preserved, as far as `policy` says.
 pub(crate) fn fill_holes(host: &HostFile, size: u64, policy: Holes) -> io::Result<()> {
+    // Looking takes long in a large file.
+    if is_full(&fstat(&*host.mapped)?, size) {
+        return Ok(());
+    }
     let found = holes(&host.mapped, size);
     let bytes: u64 = found.iter().map(|range| (range.end - range.start) * PAGE_SIZE).sum();
     let wanted = match policy {

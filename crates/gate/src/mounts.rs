@@ -5,7 +5,8 @@
 //! is one whose driver answers reads, writes, seeks and maps as the real device does, where the host has such a one
 //! and lets us have it; `/dev/null` otherwise. Runs in the generation's first process, before the program.
 
-use std::fs::{self, File, OpenOptions};
+use std::ffi::OsString;
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, symlink};
@@ -21,7 +22,8 @@ pub(crate) const DEVICE: &str = "/dev/liveupdate";
 const CMDLINE: &str = "/proc/cmdline";
 const KEXEC_LOADED: &str = "/sys/kernel/kexec_loaded";
 /// Drivers whose descriptors answer everything but ioctls as the real device does, best first.
-const QUIET: [&str; 5] = ["loop-control", "btrfs-control", "userfaultfd", "kvm", "autofs"];
+pub(crate) const QUIET: [&str; 6] =
+    ["loop-control", "btrfs-control", "vsock", "userfaultfd", "kvm", "autofs"];
 
 /// What the mounts should show.
 #[derive(Clone, Debug)]
@@ -75,20 +77,24 @@ pub(crate) fn set_up(view: &View) -> io::Result<Handles> {
 /// A tmpfs on `/dev` with the same entries.
 fn populate_dev(privileged: bool) -> io::Result<()> {
     let old = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open("/dev")?;
-    let entries: Vec<_> =
-        fs::read_dir("/dev")?.filter_map(Result::ok).map(|entry| entry.file_name()).collect();
+    let entries = entries(Path::new("/dev"))?;
     mount("tmpfs", "/dev", "tmpfs", MountFlags::NOSUID, Some(c"mode=755"))?;
-    for name in entries {
+    for (name, meta) in entries {
         let from = Path::new("/proc/self/fd").join(old.as_raw_fd().to_string()).join(&name);
         // What cannot be shown is left out: a program that needs it says so itself.
-        let _ = show(&from, &Path::new("/dev").join(&name), privileged);
+        let _ = show(&from, &meta, &Path::new("/dev").join(&name), privileged);
     }
     Ok(())
 }
 
+/// What is in a folder.
+fn entries(folder: &Path) -> io::Result<Vec<(OsString, Metadata)>> {
+    let entries = fs::read_dir(folder)?.filter_map(Result::ok);
+    Ok(entries.filter_map(|entry| Some((entry.file_name(), entry.metadata().ok()?))).collect())
+}
+
 /// Makes `to` show what is at `from`.
-fn show(from: &Path, to: &Path, privileged: bool) -> io::Result<()> {
-    let meta = fs::symlink_metadata(from)?;
+fn show(from: &Path, meta: &Metadata, to: &Path, privileged: bool) -> io::Result<()> {
     let kind = meta.file_type();
     if kind.is_symlink() {
         return symlink(fs::read_link(from)?, to);
@@ -104,20 +110,27 @@ fn show(from: &Path, to: &Path, privileged: bool) -> io::Result<()> {
             rustix::fs::FileType::BlockDevice
         };
         make_node(to, file_type, meta.mode() & 0o7777, meta.rdev())?;
-        return std::os::unix::fs::chown(to, Some(meta.uid()), Some(meta.gid()));
+        let foreign = meta.uid() != 0 || meta.gid() != 0;
+        return if foreign {
+            std::os::unix::fs::chown(to, Some(meta.uid()), Some(meta.gid()))
+        } else {
+            Ok(())
+        };
     }
     File::create(to)?;
     Ok(mount_bind(from, to)?)
 }
 
 fn make_node(to: &Path, kind: rustix::fs::FileType, mode: u32, rdev: u64) -> io::Result<()> {
-    mknodat(CWD, to, kind, Mode::from_raw_mode(mode), rdev)?;
     // The mask of the caller does not count.
-    Ok(rustix::fs::chmod(to, Mode::from_raw_mode(mode))?)
+    let mask = rustix::process::umask(Mode::empty());
+    let made = mknodat(CWD, to, kind, Mode::from_raw_mode(mode), rdev);
+    rustix::process::umask(mask);
+    Ok(made?)
 }
 
 /// Number of a misc device's minor, from `/proc/misc`.
-fn misc_minor(name: &str) -> Option<u32> {
+pub(crate) fn misc_minor(name: &str) -> Option<u32> {
     let misc = fs::read_to_string("/proc/misc").ok()?;
     misc.lines().find_map(|line| {
         let mut words = line.split_whitespace();
@@ -190,12 +203,11 @@ fn kexec_loaded_file() -> io::Result<OwnedFd> {
 /// Shows `folder` with one more, empty file in it.
 fn extend_folder(folder: &Path, extra: &str) -> io::Result<()> {
     let old = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(folder)?;
-    let entries: Vec<_> =
-        fs::read_dir(folder)?.filter_map(Result::ok).map(|entry| entry.file_name()).collect();
+    let entries = entries(folder)?;
     mount("tmpfs", folder, "tmpfs", MountFlags::NOSUID, Some(c"mode=755"))?;
-    for name in entries {
+    for (name, meta) in entries {
         let from = Path::new("/proc/self/fd").join(old.as_raw_fd().to_string()).join(&name);
-        let _ = show(&from, &folder.join(&name), false);
+        let _ = show(&from, &meta, &folder.join(&name), false);
     }
     File::create(folder.join(extra)).map(drop)
 }

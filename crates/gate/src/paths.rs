@@ -54,10 +54,11 @@ pub(crate) fn absolute(task: &Task, dirfd: i32, path: &Path) -> Option<PathBuf> 
     Some(Path::new("/").join(base).join(path))
 }
 
-/// The place that an absolute path of the program names.
-pub(crate) fn resolve(task: &Task, path: &Path) -> Option<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let root = rustix::fs::openat(CWD, proc_link(task.tid, "root"), flags | OFlags::DIRECTORY, Mode::empty());
+/// The place that an absolute path of the program names; of `flags` only `O_NOFOLLOW` counts.
+pub(crate) fn resolve(task: &Task, path: &Path, flags: OFlags) -> Option<OwnedFd> {
+    let place = OFlags::PATH | OFlags::CLOEXEC;
+    let root = rustix::fs::openat(CWD, proc_link(task.tid, "root"), place | OFlags::DIRECTORY, Mode::empty());
+    let flags = place | flags & OFlags::NOFOLLOW;
     openat2(root.ok()?.as_fd(), path, flags, Mode::empty(), ResolveFlags::IN_ROOT).ok()
 }
 

@@ -125,7 +125,12 @@ impl Tags {
 
     /// Whether `fd` is a copy of the description with this tag: it alone does not see its lock.
     pub(crate) fn is(&self, fd: BorrowedFd<'_>, tag: Tag) -> bool {
-        self.is_alive(tag) && !locked_by_another(fd, self.at(tag))
+        self.is_alive(tag) && !self.is_locked_elsewhere(fd, tag)
+    }
+
+    /// Whether another description than `fd`'s has this tag.
+    pub(crate) fn is_locked_elsewhere(&self, fd: BorrowedFd<'_>, tag: Tag) -> bool {
+        locked_by_another(fd, self.at(tag))
     }
 
     /// The tag of a description, from the locks that the host lists for it.

@@ -7,13 +7,14 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 
 use luosim_abi::{Errno, KResult};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 /// `PIDFD_THREAD` (Linux 6.9): a descriptor of a thread that is not a group's leader.
-const PIDFD_THREAD: u32 = 0o200;
+pub(crate) const PIDFD_THREAD: u32 = 0o200;
 const CAP_SYS_BOOT: u32 = 22;
 const CAP_DAC_OVERRIDE: u32 = 1;
 
@@ -165,6 +166,15 @@ impl Task {
         let copied =
             unsafe { libc::process_vm_writev(self.tid, &raw const local, 1, &raw const remote, 1, 0) };
         if usize::try_from(copied) == Ok(bytes.len()) { Ok(()) } else { Err(fault(addr, "written")) }
+    }
+
+    /// Copies `bytes` to its address `addr`, which may be read-only, as a debugger does.
+    ///
+    /// # Errors
+    /// EFAULT.
+    pub(crate) fn force(&self, addr: u64, bytes: &[u8]) -> KResult<()> {
+        let memory = fs::OpenOptions::new().write(true).open(format!("/proc/{}/mem", self.tid));
+        memory.and_then(|memory| memory.write_all_at(bytes, addr)).map_err(|_| fault(addr, "written"))
     }
 
     /// A text that ends in NUL, of at most `limit` bytes.

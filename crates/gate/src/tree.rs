@@ -113,7 +113,7 @@ fn receive(socket: BorrowedFd<'_>, flags: RecvFlags) -> io::Result<(Vec<u8>, Vec
 }
 
 /// Forks into new namespaces; 0 in the child.
-fn fork_into_namespaces(privileged: bool) -> io::Result<i32> {
+pub(crate) fn fork_into_namespaces(privileged: bool) -> io::Result<i32> {
     let mut flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::SIGCHLD;
     if !privileged {
         flags |= libc::CLONE_NEWUSER;
@@ -126,7 +126,7 @@ fn fork_into_namespaces(privileged: bool) -> io::Result<i32> {
     if pid < 0 { Err(io::Error::last_os_error()) } else { Ok(pid) }
 }
 
-fn exit(code: i32) -> ! {
+pub(crate) fn exit(code: i32) -> ! {
     // SAFETY: ends this process at once; nothing of the parent's is flushed or dropped here.
     unsafe { libc::_exit(code) }
 }
@@ -278,7 +278,7 @@ fn die_with_parent() {
     }
 }
 
-fn map_ids((uid, gid): (u32, u32)) -> io::Result<()> {
+pub(crate) fn map_ids((uid, gid): (u32, u32)) -> io::Result<()> {
     std::fs::write("/proc/self/setgroups", "deny")?;
     std::fs::write("/proc/self/uid_map", format!("{uid} {uid} 1\n"))?;
     std::fs::write("/proc/self/gid_map", format!("{gid} {gid} 1\n"))

@@ -38,8 +38,6 @@ const GENERIC: [u32; 16] = [
     0x801C_581F, // FS_IOC_FSGETXATTR
     0x401C_5820, // FS_IOC_FSSETXATTR
 ];
-/// Sessions at which the array formats are full: all last closes must be known before one is refused.
-const ARRAY_FULL: usize = 819;
 
 /// One ioctl on one of our descriptors.
 struct Request<'a> {
@@ -59,8 +57,8 @@ impl Gate {
     pub(super) fn ioctl(&mut self, listener: &Listener, n: &Notification, compat: bool) -> Reply {
         let (fd, code, arg) = (signed(n.data.args[0]), low(n.data.args[1]), n.data.args[2]);
         let Ok(task) = self.task(i32::try_from(n.pid).unwrap_or(0)) else { return Reply::Gone };
-        let (whose, copy) = self.whose(&task, fd);
-        drop(copy);
+        // Like a kernel, hold what the call is about until it is over, whoever closes it meanwhile.
+        let (whose, _held) = self.whose(&task, fd);
         let (session, file) = match whose {
             Whose::Native => return Reply::GoOn,
             Whose::Refused(refusal) => return refusal.into(),
@@ -129,25 +127,31 @@ impl Gate {
             Some(Command::PreserveFd) => return self.preserve(request, guest, deed),
             _ => {}
         }
-        let result = self.machine.ioctl_outside(request.user, request.file, guest, request.code, request.arg);
+        let mut result = self.run_model(request, guest);
+        // Asking after all sessions takes long where there are many: only when there is no room for another.
+        let full = |refusal: &Refusal| matches!(refusal.errno, Errno::ENOMEM | Errno::ENOSPC);
+        if result.as_ref().is_err_and(full) && self.settle_all() {
+            result = self.run_model(request, guest);
+        }
         if let Some(Command::Finish) = request.command {
             self.drop_released();
         }
         result
     }
 
-    /// What creating a session depends on: who has the name, and how many there are.
+    fn run_model(&mut self, request: &Request<'_>, guest: &mut Guest<'_>) -> KResult<()> {
+        self.machine.ioctl_outside(request.user, request.file, guest, request.code, request.arg)
+    }
+
+    /// What creating a session depends on: who has the name.
     fn before_create(&mut self, guest: &Guest<'_>) {
         let name = guest.name().unwrap_or_default().to_vec();
         self.settle_name(&name);
-        if self.has_name(&name) || self.sessions.len() >= ARRAY_FULL {
-            self.settle_all();
-        }
     }
 
     fn preserve(&mut self, request: &Request<'_>, guest: &mut Guest<'_>, deed: &mut Deed) -> KResult<()> {
         let Some(fd) = guest.fd() else {
-            return self.machine.ioctl_outside(request.user, request.file, guest, request.code, request.arg);
+            return self.run_model(request, guest);
         };
         let (found, copy) = match self.look_up(request, fd) {
             Ok((file, copy)) => (Ok(file), Some(copy)),
@@ -158,13 +162,10 @@ impl Gate {
             *file = self.subject(found);
         }
         guest.preserved = Some((fd, found));
-        let run = |gate: &mut Self, guest: &mut Guest<'_>| {
-            gate.machine.ioctl_outside(request.user, request.file, guest, request.code, request.arg)
-        };
-        let mut result = run(self, guest);
+        let mut result = self.run_model(request, guest);
         // The session that holds the file may have been closed without our having noticed.
         if result.as_ref().is_err_and(|refusal| refusal.errno == Errno::EBUSY) && self.settle_all() {
-            result = run(self, guest);
+            result = self.run_model(request, guest);
         }
         if let (Some(file), Some(copy)) = (looked_up, copy) {
             self.keep_preserved(request.user, file, copy);
@@ -264,7 +265,10 @@ impl Gate {
         }
         match added {
             Ok(Some(fd)) => {
-                guest.tell_fd(fd);
+                if let Err(refusal) = guest.tell_fd(fd) {
+                    tag.map(|tag| self.close_session(tag));
+                    return Err(Some(refusal));
+                }
                 if let Some(tag) = tag {
                     self.remember(request.task.tid, fd, tag);
                 }

@@ -71,17 +71,24 @@ impl Gate {
         if let Some(link) = paths::fd_link(&absolute) {
             return self.link_target(task, link, flags);
         }
-        let Some(node) = &self.node else { return Target::Native };
-        let is_node = |place: &OwnedFd| fstat(place).is_ok_and(|stat| node.is(place.as_fd(), &stat));
-        match paths::resolve(task, &absolute) {
-            Some(place) if is_node(&place) => Target::Device,
+        if self.node.is_none() {
+            return Target::Native;
+        }
+        let is_folder = path.as_os_str().as_encoded_bytes().ends_with(b"/");
+        match paths::resolve(task, &absolute, flags) {
+            Some(place) if self.is_device_node(&place) => Target::Device,
             // A root of the program's own, with a /dev of its own.
-            None if paths::normal(&absolute) == Path::new(DEVICE) => Target::Device,
+            None if !is_folder && paths::normal(&absolute) == Path::new(DEVICE) => Target::Device,
             Some(_) if paths::normal(&absolute) == Path::new(CMDLINE) && self.is_foreign_proc(task) => {
                 Target::Cmdline
             }
             _ => Target::Native,
         }
+    }
+
+    fn is_device_node(&self, place: &OwnedFd) -> bool {
+        let node = self.node.as_ref();
+        node.is_some_and(|node| fstat(place).is_ok_and(|stat| node.is(place.as_fd(), &stat)))
     }
 
     /// Whether the program's `/proc/cmdline` is not the file that we put there.
@@ -95,6 +102,10 @@ impl Gate {
         let Some(owner) = self.owner_of(task, link) else { return Target::Native };
         let (whose, copy) = self.whose(&owner, link.fd);
         if let Whose::Device(_) | Whose::Refused(_) = whose {
+            return Target::Device;
+        }
+        // A descriptor of the place alone (`O_PATH`): opening it opens the device.
+        if copy.as_ref().is_some_and(|place| self.is_device_node(place)) {
             return Target::Device;
         }
         let cut = flags.contains(OFlags::TRUNC) && copy.is_some_and(|file| self.would_cut(&file));

@@ -10,7 +10,7 @@
 
 const char *const test_name = "kexec";
 
-#define CMDLINE "console=ttyS0 luo_stage=2 luo_test=kexec"
+#define CMDLINE "console=ttyS0 kho=on liveupdate=on luo_stage=2 luo_test=kexec"
 
 static void read_text(const char *path, char *text, size_t size)
 {

@@ -182,10 +182,10 @@ static inline int luo_kexec(void)
 	return (int)syscall(SYS_reboot, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, LINUX_REBOOT_CMD_KEXEC, NULL);
 }
 
-/* The gate records an image, a kernel would load it: any descriptor will do for the gate. */
+/* The gate records that there is an image; it must be a regular file that is not empty, as for a kernel. */
 static inline int luo_load_image(const char *cmdline)
 {
-	int image = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	int image = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
 	long r;
 
 	if (image < 0)
@@ -217,7 +217,7 @@ static inline int luo_stage(int argc, char **argv)
 __attribute__((noreturn)) static inline void luo_end_stage(int argc, char **argv)
 {
 	if (luo_has(argc, argv, "-k")) {
-		must(luo_load_image("luo_test=1") == 0);
+		must(luo_load_image("kho=on liveupdate=on luo_test=1") == 0);
 		luo_kexec();
 		fail("reboot(KEXEC) returned, errno %d", errno);
 	}

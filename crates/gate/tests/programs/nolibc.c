@@ -177,8 +177,8 @@ static void custodian(void)
 
 static void jump(void)
 {
-	static const char cmdline[] = "luo_test=1";
-	long image = positive("open image", call(SYS_open, "/dev/null", 0, 0));
+	static const char cmdline[] = "kho=on liveupdate=on luo_test=1";
+	long image = positive("open image", call(SYS_open, "/proc/self/exe", 0, 0));
 	long r = call5(SYS_kexec_file_load, image, -1, sizeof cmdline, (long)cmdline, 4);
 
 	want("kexec_file_load", r, 0);

@@ -1,0 +1,131 @@
+//! Runs that are alike, and ends that are complete.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::gate::{Linkage, Workshop, eventually, finish, users};
+
+/// How many living processes have this word in their arguments.
+fn living(word: &str) -> usize {
+    let entries = fs::read_dir("/proc").expect("every Linux has it").filter_map(Result::ok);
+    let has = |path: &Path| {
+        let arguments = fs::read(path.join("cmdline")).unwrap_or_default();
+        arguments.split(|byte| *byte == 0).any(|argument| argument == word.as_bytes())
+    };
+    entries.filter(|entry| has(&entry.path())).count()
+}
+
+/// A word that only processes of this test have: a number of seconds, of no use to anybody else.
+fn word(test: u32, user: Option<u32>) -> String {
+    format!("{}{:07}{}", 1 + test, std::process::id(), u32::from(user.is_some()))
+}
+
+#[test]
+fn the_same_program_leaves_the_same_trace() {
+    let Some(workshop) = Workshop::new() else { return };
+    for (name, linkage) in
+        [("agent", Linkage::Dynamic), ("systemd", Linkage::Dynamic), ("nolibc", Linkage::Bare)]
+    {
+        let program = workshop.compile(name, linkage).expect("it compiles");
+        let program = program.display().to_string();
+        let trace = || {
+            let ran = workshop.exec(None, &["--trace", "--generations", "2", "--", &program]);
+            assert!(ran.status.success(), "{name}: {}\n{}{}", ran.status, ran.stdout, ran.stderr);
+            ran.stderr
+        };
+        let first = trace();
+        for part in ["CREATE_SESSION", "RETRIEVE_FD", "== kernel 2"] {
+            assert!(first.contains(part), "{name}: no {part} in\n{first}");
+        }
+        for _ in 1..20 {
+            assert_eq!(trace(), first, "{name}");
+        }
+    }
+}
+
+#[test]
+fn when_the_supervisor_is_killed_all_die() {
+    let Some(workshop) = Workshop::new() else { return };
+    for user in users() {
+        let word = word(1, user);
+        let script = format!("setsid sleep {word} & (setsid sleep {word} &) ; exec sleep {word}");
+        let mut run = workshop.luosim(user);
+        let mut run = run.args(["exec", "-q", "--", "/bin/sh", "-c", &script]).spawn().expect("it starts");
+        eventually("three processes", || living(&word) == 3);
+        run.kill().expect("it is ours");
+        run.wait().expect("it is ours");
+        eventually("nobody is left", || living(&word) == 0);
+    }
+}
+
+#[test]
+fn a_program_that_kills_everybody_does_not_kill_the_supervisor() {
+    let Some(workshop) = Workshop::new() else { return };
+    for user in users() {
+        let word = word(2, user);
+        let script = format!("setsid sleep {word} & kill -KILL -1; wait; echo alone in $LUOSIM_GENERATION");
+        let ran = workshop.exec(user, &["-q", "--generations", "2", "--", "/bin/sh", "-c", &script]);
+        assert_eq!(ran.stdout, "alone in 1\nalone in 2\n", "{} {}", ran.status, ran.stderr);
+        assert!(ran.status.success());
+        assert_eq!(living(&word), 0);
+    }
+}
+
+#[test]
+fn nothing_survives_a_kexec() {
+    let Some(workshop) = Workshop::new() else { return };
+    for user in users() {
+        let word = word(3, user);
+        let file = |name: &str| workshop.path("tmp").join(format!("{name}-{word}"));
+        let (begun, go) = (file("begun"), file("go"));
+        let first = format!("(setsid sleep {word} &) ; setsid sleep {word} & sleep 0.1; kill -0 $!");
+        let second = format!(
+            "touch {}; while ! [ -e {} ]; do sleep 0.01; done; echo done",
+            begun.display(),
+            go.display()
+        );
+        let mut run = workshop.luosim(user);
+        run.args(["exec", "-q", "--then", &second, "--", "/bin/sh", "-c", &first]);
+        let run = run.spawn().expect("it starts");
+        eventually("the first generation runs", || living(&word) == 2);
+        eventually("the second generation runs", || begun.exists());
+        assert_eq!(living(&word), 0, "of the first generation as {user:?}");
+        fs::write(&go, "").expect("room");
+        let ran = finish(run, "two generations");
+        assert!(
+            ran.status.success() && ran.stdout == "done\n",
+            "{}\n{}{}",
+            ran.status,
+            ran.stdout,
+            ran.stderr
+        );
+    }
+}
+
+#[test]
+fn a_second_terminal_sees_no_session_after_the_last_close() {
+    let Some(workshop) = Workshop::new() else { return };
+    let soak = workshop.compile("soak", Linkage::Dynamic).expect("it compiles");
+    let done = workshop.path("tmp").join("soaked");
+    let script = format!("{} 20000 && touch {} && sleep 300", soak.display(), done.display());
+    let mut run = workshop.luosim(None);
+    let mut run = run.args(["exec", "-q", "--", "/bin/sh", "-c", &script]).spawn().expect("it starts");
+    eventually("20000 cycles", || done.exists() || run.try_wait().expect("it is ours").is_some());
+    let sessions = workshop.ctl(None, "sessions");
+    let status = workshop.ctl(None, "status");
+    let descriptors = fs::read_dir(format!("/proc/{}/fd", run.id())).map(Iterator::count).unwrap_or_default();
+    run.kill().expect("it is ours");
+    let ran = finish(run, "soak");
+    assert!(ran.stdout.contains("PASS soak"), "{}{}", ran.stdout, ran.stderr);
+    assert!(
+        sessions.status.success() && sessions.stdout.is_empty(),
+        "{}{}",
+        sessions.stdout,
+        sessions.stderr
+    );
+    assert!(status.stdout.contains("sessions: 0 outgoing, 0 incoming"), "{}", status.stdout);
+    // Threads that are known are kept open, up to a number; sessions and files are not.
+    assert!(descriptors < 600, "{descriptors} descriptors");
+}
