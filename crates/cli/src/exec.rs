@@ -23,6 +23,8 @@ pub(crate) const OWN_FAULT: u8 = 125;
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 const PANICKED: u8 = 124;
+/// Files lost by one cause that have a line each at the end of a run.
+const ALIKE: usize = 20;
 const REFUSED: u8 = 123;
 
 const EXAMPLES: &str = "\
@@ -317,8 +319,9 @@ pub(crate) fn exec(arguments: &ExecArguments) -> ExitCode {
 
 /// The ledger, if anything was preserved.
 fn closing(finished: &Finished) -> String {
-    let lines = finished.machine.ledger().map(ledger_lines).unwrap_or_default();
-    if lines.is_empty() { String::new() } else { render::ledger(&lines) }
+    let Some(ledger) = finished.machine.ledger() else { return String::new() };
+    let lines = ledger_lines(ledger);
+    if lines.is_empty() { String::new() } else { render::ledger(&lines, ALIKE, ledger.folded()) }
 }
 
 fn code(end: &End) -> u8 {

@@ -1,6 +1,7 @@
 //! Transcripts, ledgers and diagnostics for people. Colour never carries meaning alone, and is taken out
 //! where the output is no terminal or `NO_COLOR` is set.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -38,7 +39,7 @@ pub(crate) fn report(report: &Report, detail: Detail) -> String {
     for record in &report.records {
         out.push_str(&line(record, detail));
     }
-    out.push_str(&ledger(&report.ledger));
+    out.push_str(&ledger(&report.ledger, usize::MAX, 0));
     out
 }
 
@@ -99,36 +100,48 @@ fn kexec(record: &Record) -> String {
     )
 }
 
-pub(crate) fn ledger(lines: &[LedgerLine]) -> String {
+/// The ledger: a line a file, but of files lost by one cause at most `alike`; `folded` more were lost that have no line.
+pub(crate) fn ledger(lines: &[LedgerLine], alike: usize, folded: usize) -> String {
     if lines.is_empty() {
         return format!("{}\n  no file was preserved\n", paint(BOLD, "== ledger"));
     }
     let mut text = format!("{}\n", paint(BOLD, "== ledger"));
+    let mut causes: BTreeMap<(u32, &str), usize> = BTreeMap::new();
     for line in lines {
-        let (style, fate) = match line.fate.as_str() {
-            "lost" => (BAD, String::from("lost")),
-            "preserved" => (WARN, String::from("still preserved")),
-            fate => (GOOD, fate.to_owned()),
-        };
-        let cause = line.cause.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default();
-        let from =
-            if line.generation == 0 { String::from("image") } else { format!("kernel {}", line.generation) };
-        let _ = writeln!(
-            text,
-            "  {from}, session \"{}\", token {:#x}: {}{cause}",
-            line.session,
-            line.token,
-            paint(style, &fate)
-        );
+        if let Some(cause) = &line.cause {
+            let seen = causes.entry((line.generation, cause)).or_default();
+            *seen += 1;
+            if *seen > alike {
+                continue;
+            }
+        }
+        text.push_str(&ledger_line(line));
+    }
+    for ((generation, cause), count) in causes.iter().filter(|(_, count)| **count > alike) {
+        let (more, lost) = (count - alike, paint(BAD, "lost"));
+        let _ = writeln!(text, "  kernel {generation}, {more} more files: {lost}: {cause}");
     }
     let count = |fate: &str| lines.iter().filter(|line| line.fate == fate).count();
     let (retrieved, finished) = (count("retrieved"), count("finished"));
-    let (preserved, lost) = (count("preserved"), count("lost"));
+    let (preserved, lost) = (count("preserved"), count("lost") + folded);
     let _ = writeln!(
         text,
         "  {retrieved} retrieved, {finished} finished, {preserved} still preserved, {lost} lost"
     );
     text
+}
+
+fn ledger_line(line: &LedgerLine) -> String {
+    let (style, fate) = match line.fate.as_str() {
+        "lost" => (BAD, String::from("lost")),
+        "preserved" => (WARN, String::from("still preserved")),
+        fate => (GOOD, fate.to_owned()),
+    };
+    let cause = line.cause.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default();
+    let from =
+        if line.generation == 0 { String::from("image") } else { format!("kernel {}", line.generation) };
+    let (session, token, fate) = (&line.session, line.token, paint(style, &fate));
+    format!("  {from}, session \"{session}\", token {token:#x}: {fate}{cause}\n")
 }
 
 /// One line for a scenario.

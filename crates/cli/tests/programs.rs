@@ -130,3 +130,17 @@ fn soak_leaves_nothing_behind() {
         ..Plan::default()
     });
 }
+
+#[test]
+fn a_go_program_is_collected_and_preempted() {
+    let Some(workshop) = Workshop::new() else { return };
+    let Some(program) = workshop.build_go("goagent") else { return };
+    let program = program.display().to_string();
+    for user in users() {
+        for release in RELEASES {
+            let ran =
+                workshop.exec(user, &["-q", "--release", release, "--generations", "2", "--", &program]);
+            check(&ran, "goagent", 2, &format!("as {user:?} on {release}"));
+        }
+    }
+}

@@ -84,7 +84,15 @@ pub struct Ledger {
     stages: Vec<Stage>,
     outgoing: FxHashMap<(SessionName, u64), usize>,
     incoming: FxHashMap<(SessionName, u64), usize>,
+    /// Entries of files given back before a kexec, beyond the first [`KEPT`]: the next ones take their places.
+    spare: Vec<usize>,
+    given_back: usize,
+    folded: usize,
 }
+
+/// Files given back before a kexec that keep an entry of their own; a program that preserves and closes all day must
+/// not fill the memory with what it took back.
+const KEPT: usize = 10_000;
 
 impl Ledger {
     /// All entries, in the order in which they were preserved.
@@ -99,7 +107,19 @@ impl Ledger {
         self.entries.iter().rev().find(|entry| entry.session == *session && entry.token == token)
     }
 
+    /// Files given back before a kexec that are only counted.
+    #[must_use]
+    pub fn folded(&self) -> usize {
+        self.folded
+    }
+
     fn add(&mut self, generation: u32, session: SessionName, token: u64, stage: Stage) -> usize {
+        if let Some(index) = self.spare.pop() {
+            self.entries[index] = Entry { generation, session, token, fate: Fate::StillPreserved };
+            self.stages[index] = stage;
+            self.folded += 1;
+            return index;
+        }
         self.entries.push(Entry { generation, session, token, fate: Fate::StillPreserved });
         self.stages.push(stage);
         self.entries.len() - 1
@@ -120,6 +140,10 @@ impl Ledger {
             Event::Unpreserved { session, token } => {
                 if let Some(index) = self.outgoing.remove(&(session, token)) {
                     self.lose(index, format!("session closed by {actor} before kexec"));
+                    self.given_back += 1;
+                    if self.given_back > KEPT {
+                        self.spare.push(index);
+                    }
                 }
             }
             Event::Serialized { session, token } => {
@@ -244,6 +268,7 @@ impl Ledger {
             };
             totals[slot] += 1;
         }
+        totals[3] += self.folded;
         totals
     }
 }
@@ -288,6 +313,21 @@ mod tests {
         assert_eq!(fate(&ledger, 3), "lost: not in the handover");
         assert_eq!(fate(&ledger, 4), "lost: cold reset");
         assert_eq!(ledger.totals(), [0, 1, 0, 3]);
+    }
+
+    #[test]
+    fn what_is_given_back_all_day_is_counted_and_not_kept() {
+        let mut ledger = Ledger::default();
+        for round in 0..3 * KEPT {
+            preserved(&mut ledger, u64::try_from(round).expect("small"));
+            let token = u64::try_from(round).expect("small");
+            ledger.observe(1, "pid 7", &Event::Unpreserved { session: name("s"), token });
+        }
+        preserved(&mut ledger, 1 << 40);
+        assert!(ledger.entries().len() <= KEPT + 1);
+        assert_eq!(ledger.entries().len() + ledger.folded(), 3 * KEPT + 1);
+        assert_eq!(ledger.totals(), [0, 0, 1, 3 * KEPT]);
+        assert_eq!(fate(&ledger, 1 << 40), "still preserved");
     }
 
     #[test]

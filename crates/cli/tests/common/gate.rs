@@ -123,6 +123,21 @@ impl Workshop {
         None
     }
 
+    /// Builds a Go program of the gate's, without C; `None`: there is no Go, which no host must have.
+    pub(crate) fn build_go(&self, name: &str) -> Option<PathBuf> {
+        let source = super::root().join("crates/gate/tests/programs").join(format!("{name}.go"));
+        let target = self.path(name);
+        let mut go = Command::new("go");
+        go.args(["build", "-o"]).arg(&target).arg(source);
+        go.env("GO111MODULE", "off").env("CGO_ENABLED", "0").env("GOCACHE", self.path("go-cache"));
+        let Ok(output) = go.output() else {
+            println!("SKIPPED: there is no Go");
+            return None;
+        };
+        assert!(output.status.success(), "{name}.go: {}", super::text(&output.stderr));
+        Some(target)
+    }
+
     /// The command, as this user, with folders for temporary files of its own.
     pub(crate) fn luosim(&self, user: Option<u32>) -> Command {
         let mut command = Command::new(self.path("luosim"));
