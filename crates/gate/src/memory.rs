@@ -124,16 +124,17 @@ fn seals_of(file: BorrowedFd<'_>) -> u32 {
     fcntl_get_seals(file).map_or(F_SEAL_SEAL, |seals| seals.bits())
 }
 
-/// Describes the file behind a program's descriptor, as it is now.
+/// Describes the file behind a program's descriptor, as it is now. Its unused pages are looked for only where the
+/// release takes note of them: in a large file that takes long.
 ///
 /// # Errors
 /// EIO: the host does not let us open it.
-pub(crate) fn describe(file: BorrowedFd<'_>, stat: &Stat) -> KResult<HostMemory> {
+pub(crate) fn describe(file: BorrowedFd<'_>, stat: &Stat, note_unused: bool) -> KResult<HostMemory> {
     let failed =
         |error: io::Error| Errno::EIO.because(format!("the host does not let us have the file: {error}"));
     let host = backing_file(file).map_err(failed)?;
     let size = u64::try_from(stat.st_size).unwrap_or(0);
-    let unused = unused(&host.mapped, stat, size);
+    let unused = if note_unused { unused(&host.mapped, stat, size) } else { Vec::new() };
     Ok(HostMemory {
         name: name_of(file),
         mode: stat.st_mode & 0o7777,

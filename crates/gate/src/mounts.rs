@@ -14,11 +14,13 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Gid, Mode, OFlags, Uid, mknodat};
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, mount, mount_bind, mount_bind_recursive, mount_change,
+    MountFlags, MountPropagationFlags, mount, mount_bind, mount_bind_recursive, mount_change, mount_move,
 };
 
 /// Path of the device.
 pub(crate) const DEVICE: &str = "/dev/liveupdate";
+/// Where a folder that was extended still is as it was.
+const HIDDEN: &str = ".host";
 const CMDLINE: &str = "/proc/cmdline";
 const KEXEC_LOADED: &str = "/sys/kernel/kexec_loaded";
 /// Drivers whose descriptors answer everything but ioctls as the real device does, best first.
@@ -58,6 +60,14 @@ fn during(what: &str) -> impl FnOnce(io::Error) -> io::Error {
 /// # Errors
 /// The step that failed, and why.
 pub(crate) fn set_up(view: &View) -> io::Result<Handles> {
+    // Modes are meant as they are given; the program gets the caller's mask back.
+    let mask = rustix::process::umask(Mode::empty());
+    let made = mount_all(view);
+    rustix::process::umask(mask);
+    made
+}
+
+fn mount_all(view: &View) -> io::Result<Handles> {
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
         .map_err(|error| during("keeping mounts to ourselves")(error.into()))?;
     for folder in &view.tmpfs {
@@ -122,11 +132,7 @@ fn show(from: &Path, meta: &Metadata, to: &Path, privileged: bool) -> io::Result
 }
 
 fn make_node(to: &Path, kind: rustix::fs::FileType, mode: u32, rdev: u64) -> io::Result<()> {
-    // The mask of the caller does not count.
-    let mask = rustix::process::umask(Mode::empty());
-    let made = mknodat(CWD, to, kind, Mode::from_raw_mode(mode), rdev);
-    rustix::process::umask(mask);
-    Ok(made?)
+    Ok(mknodat(CWD, to, kind, Mode::from_raw_mode(mode), rdev)?)
 }
 
 /// Number of a misc device's minor, from `/proc/misc`.
@@ -200,14 +206,20 @@ fn kexec_loaded_file() -> io::Result<OwnedFd> {
     Ok(overlay_file(path, "0\n")?.into())
 }
 
-/// Shows `folder` with one more, empty file in it.
+/// Shows `folder` with one more, empty file in it. What was there is linked to: a mount for each would cost more than
+/// all the rest.
 fn extend_folder(folder: &Path, extra: &str) -> io::Result<()> {
-    let old = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(folder)?;
     let entries = entries(folder)?;
+    let aside = Path::new("/dev").join(HIDDEN);
+    fs::create_dir(&aside)?;
+    mount_bind_recursive(folder, &aside)?;
     mount("tmpfs", folder, "tmpfs", MountFlags::NOSUID, Some(c"mode=755"))?;
-    for (name, meta) in entries {
-        let from = Path::new("/proc/self/fd").join(old.as_raw_fd().to_string()).join(&name);
-        let _ = show(&from, &meta, &folder.join(&name), false);
+    let hidden = folder.join(HIDDEN);
+    fs::create_dir(&hidden)?;
+    mount_move(&aside, &hidden)?;
+    fs::remove_dir(&aside)?;
+    for (name, _) in entries {
+        symlink(Path::new(HIDDEN).join(&name), folder.join(&name))?;
     }
     File::create(folder.join(extra)).map(drop)
 }

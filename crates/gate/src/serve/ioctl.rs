@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use luosim_abi::ioctl::Command;
+use luosim_abi::quirk::Quirk;
 use luosim_abi::{Errno, KResult, Refusal};
 use luosim_files::FileKind;
 use luosim_luo::FileId;
@@ -217,7 +218,9 @@ impl Gate {
         if !memory::is_preservable(copy.as_fd(), &stat) {
             return Ok((self.machine.open_foreign_outside(request.user)?, copy));
         }
-        let host = memory::describe(copy.as_fd(), &stat)?;
+        let quirks = self.machine.kernel().map(luosim_machine::Kernel::quirks).unwrap_or_default();
+        let note_unused = quirks.has(Quirk::FolioFlagsAtPreserve);
+        let host = memory::describe(copy.as_fd(), &stat, note_unused)?;
         let known = self.known(host_inode(&stat)).map(|known| known.inode);
         let (file, inode) = self.machine.open_memory_outside(request.user, known, host)?;
         let kernel = self.machine.kernel().expect("it answered");
