@@ -113,6 +113,8 @@ pub(crate) struct Gate {
     pub(crate) loader: crate::serve::image::Loader,
     kexec_loaded: Option<File>,
     device: Option<Device>,
+    /// Whether anybody has opened the device in this generation: before that no file is of interest.
+    pub(crate) used: bool,
     names: FxHashMap<Vec<u8>, Vec<Tag>>,
     seen: FxHashMap<(i32, i32), Tag>,
     tasks: FxHashMap<i32, Rc<Task>>,
@@ -141,6 +143,7 @@ impl Gate {
             loader,
             kexec_loaded: None,
             device: None,
+            used: false,
             names: FxHashMap::default(),
             seen: FxHashMap::default(),
             tasks: FxHashMap::default(),
@@ -167,6 +170,7 @@ impl Gate {
         self.seen.clear();
         self.tasks.clear();
         self.device = None;
+        self.used = false;
         self.node = None;
         self.files.known.clear();
         self.files.held.clear();
@@ -255,6 +259,7 @@ impl Gate {
         let file = self.machine.open_device_outside(user, flags)?;
         match self.tags.mark_device(fd) {
             Ok(tag) => {
+                self.used = true;
                 self.device = Some(Device { tag, file, user });
                 Ok(file)
             }

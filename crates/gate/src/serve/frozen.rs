@@ -76,6 +76,9 @@ impl Gate {
 
     /// A call that may change a file.
     pub(super) fn change(&mut self, listener: &Listener, n: &Notification, call: Call) -> Reply {
+        if !self.used {
+            return Reply::GoOn;
+        }
         let write = !matches!(call, Call::Ftruncate | Call::Truncate | Call::Fallocate | Call::Fcntl);
         if self.files.held.is_empty() && !write {
             return Reply::GoOn;
