@@ -157,7 +157,10 @@ impl Gate {
         }
         let room = self.machine.kernel().map_or(0, |kernel| kernel.write_room(held.size, start, len));
         if room == 0 {
-            return frozen("or sealed against growing: a write may not pass its end").into();
+            return match held.inode {
+                Some(_) => frozen("a write may not pass its end").into(),
+                None => Errno::EPERM.because("the memory file has F_SEAL_GROW").into(),
+            };
         }
         match copy_in(task, held, &writing, start, room) {
             Ok(()) => {
