@@ -4,7 +4,6 @@
 //! data panics on purpose: going on could hand out another user's pages. Late initcall: the outgoing header
 //! is made. First open: sessions and files are listed; no handler is called, no file made.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use luosim_abi::luo::record::FileRecord;
@@ -17,6 +16,7 @@ use rustc_hash::FxHashSet;
 use crate::file_set::{File, FileSet, HandlerIndex};
 use crate::flb::{FlbOps, FlbRegistry};
 use crate::format::{FileArea, FoundSession, Header, Incoming, Outgoing, v1, v5};
+use crate::held::HeldFiles;
 use crate::host::{FileHandler, Host, Memory, RetrieveStatus, SessionKey};
 use crate::ops::Direction;
 use crate::session::{Session, SessionList};
@@ -90,7 +90,7 @@ impl<H: Host> Luo<H> {
             deserialized: Deserialized::Done,
             out: None,
             handlers: Vec::new(),
-            owned: BTreeMap::new(),
+            held: HeldFiles::default(),
             flbs: FlbRegistry::new(PhysAddr::NULL),
             device_open: false,
             serialized: false,
