@@ -19,6 +19,7 @@ pub mod fdt;
 mod incoming;
 pub mod log;
 mod outgoing;
+pub mod reserve_mem;
 pub mod run;
 pub mod scratch;
 pub mod tracker;
@@ -34,6 +35,7 @@ pub use luosim_abi::kho::vmalloc::Descriptor as VmallocArea;
 use crate::fdt::Tree;
 use crate::log::KernelLog;
 use crate::outgoing::Outgoing;
+use crate::reserve_mem::Reserved;
 use crate::scratch::{ScratchArea, ScratchSpec};
 
 /// The two address/size pairs: all that a kernel is given besides the memory.
@@ -100,6 +102,7 @@ pub struct Kho {
     incoming: Option<Tree>,
     kexec_count: u32,
     out: Option<Outgoing>,
+    reserved: Vec<Reserved>,
 }
 
 impl Kho {
@@ -114,6 +117,7 @@ impl Kho {
             incoming: None,
             kexec_count: 0,
             out: None,
+            reserved: Vec::new(),
         };
         match params.map(|params| accept::accept(&ram.mem, config.release, params, log)) {
             Some(Ok(accepted)) => kho.take_over(ram, log, accepted),
