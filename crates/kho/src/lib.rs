@@ -146,7 +146,10 @@ impl Kho {
     }
 
     fn take_over(&mut self, ram: &mut Ram, log: &mut KernelLog, accepted: accept::Accepted) {
-        log.info("KHO: found kexec handover data.");
+        log.info(match self.config.release.finalize {
+            Finalize::BeforeLoad => "KHO: found kexec handover data. Will skip init for some devices",
+            Finalize::AtReboot | Finalize::Never => "KHO: found kexec handover data.",
+        });
         for area in &accepted.scratch {
             scratch::reserve(ram, *area);
         }

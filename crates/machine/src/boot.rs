@@ -169,6 +169,8 @@ impl Kernel {
         log.info(format!("Linux version {} (luosim)", release.point));
         log.info(format!("Command line: {}", options.cmdline));
         let mut parameters = Parameters::parse(&options.cmdline, release, &mut log);
+        // The kernel's test objects came with the first real ones.
+        parameters.test_flbs &= release.flb;
         if parameters.kho && parameters.crash_kernel && !quirks.has(Quirk::CrashKernelKeepsKho) {
             log.info("KHO: disabled in the kdump kernel");
             parameters.kho = false;

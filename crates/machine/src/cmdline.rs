@@ -35,7 +35,15 @@ impl Default for Parameters {
     fn default() -> Self {
         let scratch = ScratchSpec::default();
         let crash_kernel = false;
-        Self { kho: true, liveupdate: false, scratch, test_flbs: false, test_files: false, reserve: Vec::new(), crash_kernel }
+        Self {
+            kho: true,
+            liveupdate: false,
+            scratch,
+            test_flbs: false,
+            test_files: false,
+            reserve: Vec::new(),
+            crash_kernel,
+        }
     }
 }
 
