@@ -11,7 +11,9 @@ mod ctl;
 mod doctor;
 mod exec;
 mod files;
+mod matrix;
 mod record;
+mod releases;
 mod render;
 
 use std::fmt::Arguments;
@@ -40,6 +42,7 @@ Examples:
   luosim run --release 6.19 --explain FILE      another release; only failures
   luosim check FILE                             read without running
   luosim list                                   the scenarios in sim-scenarios
+  luosim matrix                                 what survives from release to release
   luosim exec --generations 2 -- ./agent        a program, over a kexec
 
 Exit codes: 0 as expected, 1 an expectation failed, 2 bad input, 3 luosim's own fault; \
@@ -53,6 +56,10 @@ enum Command {
     Check(commands::CheckArguments),
     /// List scenarios with one line each
     List(commands::ListArguments),
+    /// The table of releases: versions, commands, limits, quirks
+    Releases(releases::ReleasesArguments),
+    /// What survives from every release to every release
+    Matrix(matrix::MatrixArguments),
     /// Run a program with an emulated /dev/liveupdate, over simulated kexecs
     Exec(Box<exec::ExecArguments>),
     /// Look at a run of `luosim exec`, or make its machine jump
@@ -120,6 +127,8 @@ fn main() -> ExitCode {
         Command::Run(arguments) => commands::run(&arguments).into(),
         Command::Check(arguments) => commands::check(&arguments).into(),
         Command::List(arguments) => commands::list(&arguments).into(),
+        Command::Releases(arguments) => releases::releases(&arguments).into(),
+        Command::Matrix(arguments) => matrix::matrix(&arguments).into(),
         Command::Exec(arguments) => exec::exec(&arguments),
         Command::Ctl(arguments) => ctl::ctl(&arguments).into(),
         Command::Doctor(arguments) => doctor::doctor(&arguments).into(),
