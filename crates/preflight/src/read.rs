@@ -34,6 +34,9 @@ pub enum ReadError {
         "this is no kernel: neither an ELF file, a bzImage, an arm64 Image, an EFI zboot image, nor one of these packed"
     )]
     Unknown,
+    /// A program or a library.
+    #[error("this {0} has neither a Linux banner nor a KHO version: it is no kernel")]
+    NoBanner(&'static str),
     /// An EFI program, with the kernel somewhere inside.
     #[error(
         "this is an EFI program but no kernel; from a unified kernel image the kernel comes out with \
@@ -88,15 +91,19 @@ pub enum Source {
 }
 
 /// A kernel, as far as a live update goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Kernel {
     /// Where this comes from.
+    #[serde(flatten)]
     pub source: Source,
     /// Its release, as `uname -r` gives it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub release: Option<String>,
     /// What it writes and reads.
+    #[serde(flatten)]
     pub formats: Formats,
     /// Its build configuration, if the file has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub config: Option<Config>,
     /// Whether it is of a release that has KHO, and was built without.
     pub built_without: bool,
@@ -157,6 +164,20 @@ impl Kernel {
     pub fn has_kho(&self) -> bool {
         self.formats.kho.is_some()
     }
+
+    /// Why it can hand nothing over and take nothing over; `None` if it can.
+    #[must_use]
+    pub fn lacks(&self) -> Option<&'static str> {
+        let off = self.config.is_some_and(|config| config.kexec_handover == Some(false));
+        match () {
+            () if self.has_kho() => None,
+            () if self.built_without || off => Some("built without KEXEC_HANDOVER: nothing can survive"),
+            () if self.release.as_deref().is_some_and(older_than_kho) => {
+                Some("older than KHO, which came with Linux 6.16: nothing can survive")
+            }
+            () => Some("has no KHO: nothing can survive"),
+        }
+    }
 }
 
 /// Containers that were opened on the way to the kernel.
@@ -194,7 +215,7 @@ impl Opened {
                 self.container.get_or_insert(Container::Zboot);
                 self.inside(container::zboot_payload(bytes)?, depth)
             }
-            Some(Container::Image) => Ok(self.finish_flat(bytes)),
+            Some(Container::Image) => self.finish_flat(bytes),
             None if Packing::of(bytes).is_some() => self.inside(bytes, depth),
             None if bytes.starts_with(b"MZ") => Err(ReadError::EfiProgram),
             None if bytes.starts_with(&[0x04, 0x22, 0x4d, 0x18]) => Err(ReadError::Lz4Frame),
@@ -217,10 +238,10 @@ impl Opened {
     fn finish_elf<'data, R: object::ReadRef<'data>>(self, data: R, length: u64) -> Result<Kernel, ReadError> {
         let mut found = Found::default();
         let arch = container::elf_segments(data, length, |bytes| found.look(bytes))?;
-        Ok(self.kernel(Container::Vmlinux, Some(arch), arch.only_page_size(), found))
+        self.kernel(Container::Vmlinux, Some(arch), arch.only_page_size(), found)
     }
 
-    fn finish_flat(self, bytes: &[u8]) -> Kernel {
+    fn finish_flat(self, bytes: &[u8]) -> Result<Kernel, ReadError> {
         let mut found = Found::default();
         found.look(bytes);
         let arch = container::flat_arch(bytes);
@@ -228,20 +249,35 @@ impl Opened {
         self.kernel(Container::Image, arch, page_size, found)
     }
 
-    fn kernel(self, inner: Container, arch: Option<Arch>, page_size: Option<u32>, found: Found) -> Kernel {
+    fn kernel(
+        self,
+        inner: Container,
+        arch: Option<Arch>,
+        page_size: Option<u32>,
+        found: Found,
+    ) -> Result<Kernel, ReadError> {
         let (mut formats, mut warnings) = Formats::sort(&found.strings);
         formats.arch = arch;
         formats.page_size = page_size.or(found.config.and_then(|config| config.page_size));
         let release = found.release.or(self.release);
+        let container = self.container.unwrap_or(inner);
         if release.is_none() {
-            warnings.push(String::from("no banner says which release this is; is it a kernel at all?"));
+            formats.kho.as_ref().ok_or(ReadError::NoBanner(container.name()))?;
+            warnings.push(String::from("no banner says which release this is"));
         }
         warnings.extend(history(&formats));
         warnings.extend(contradiction(found.config, &formats));
-        let source = Source::File { container: self.container.unwrap_or(inner), packings: self.packings };
+        let source = Source::File { container, packings: self.packings };
         let built_without = formats.kho.is_none() && found.built_without;
-        Kernel { source, release, formats, config: found.config, built_without, warnings }
+        Ok(Kernel { source, release, formats, config: found.config, built_without, warnings })
     }
+}
+
+/// Whether a release is from before 6.16.
+fn older_than_kho(release: &str) -> bool {
+    let mut numbers = release.split(|character: char| !character.is_ascii_digit()).map(str::parse::<u32>);
+    let pair = numbers.next().zip(numbers.next());
+    pair.is_some_and(|pair| matches!(pair, (Ok(major), Ok(minor)) if (major, minor) < (6, 16)))
 }
 
 /// A word on each string that no release has.

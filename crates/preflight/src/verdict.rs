@@ -182,7 +182,7 @@ impl Verdict {
 
     /// Adds what is to be known of the kernels beside their formats.
     pub(crate) fn note_kernels(&mut self, old: &Kernel, new: &Kernel) {
-        if matches!(self.boot, Boot::NotLoaded | Boot::Undefined) || !old.has_kho() || !new.has_kho() {
+        if matches!(self.boot, Boot::NotLoaded | Boot::Undefined | Boot::Cold) {
             return;
         }
         self.notes.push(switches(old, new));
@@ -200,15 +200,21 @@ impl Verdict {
 
 /// Which switches are assumed to be on.
 fn switches(old: &Kernel, new: &Kernel) -> String {
-    let of = |name: &str, kernel: &Kernel| {
+    let of = |kernel: &Kernel| {
         let default = kernel.config.and_then(|config| config.kho_default_on) == Some(true);
         let kho = (!default).then_some("kho=on");
         let luo = kernel.formats.luo.is_some().then_some("liveupdate=on");
-        let words: Vec<&str> = kho.into_iter().chain(luo).collect();
-        (!words.is_empty()).then(|| format!("{name} booted with {}", words.join(" ")))
+        kho.into_iter().chain(luo).collect::<Vec<_>>().join(" ")
     };
-    let both: Vec<String> = of("OLD", old).into_iter().chain(of("NEW", new)).collect();
-    let lines = if both.is_empty() { String::new() } else { format!("{}; ", both.join(", ")) };
+    let lines = match (of(old), of(new)) {
+        (old, new) if old == new && old.is_empty() => String::new(),
+        (old, new) if old == new => format!("both booted with {old}; "),
+        (old, new) => {
+            let booted =
+                |name: &str, line: String| (!line.is_empty()).then(|| format!("{name} booted with {line}; "));
+            booted("OLD", old).into_iter().chain(booted("NEW", new)).collect()
+        }
+    };
     format!("assumed: {lines}the image loaded by kexec_file_load")
 }
 
@@ -261,15 +267,10 @@ impl Walk<'_> {
         let layer = Layer::BootParameters;
         match (&self.old.kho, &self.new.kho) {
             (None, _) => {
-                self.stop(
-                    layer,
-                    (None, None),
-                    Boot::Cold,
-                    "OLD is built without KEXEC_HANDOVER: it hands nothing over",
-                );
+                self.stop(layer, (None, None), Boot::Cold, "OLD has no KHO: it hands nothing over");
             }
             (_, None) => {
-                let text = format!("NEW is built without KEXEC_HANDOVER and does not look at them: {COLD}");
+                let text = format!("NEW has no KHO and does not look at them: {COLD}");
                 self.stop(layer, (None, None), Boot::Cold, &text);
             }
             _ => self.find(layer, (None, None), State::Accepted, ""),

@@ -16,7 +16,7 @@ fn check(found: &Kernel) {
     assert_eq!(formats.handlers, ["memfd-v2"]);
     assert_eq!(formats.memblock.as_deref(), Some("memblock-v1"));
     assert_eq!((&formats.session, &formats.flb), (&None, &None));
-    assert_eq!(found.config.unwrap().liveupdate, Some(true));
+    assert_eq!(found.config.expect("a configuration").liveupdate, Some(true));
     assert!(found.warnings.is_empty(), "{:?}", found.warnings);
 }
 
@@ -99,6 +99,17 @@ fn a_kernel_without_kho_is_one() {
     assert_eq!(found.release.as_deref(), Some("7.1.0-12-amd64"));
     let old = Kernel::from_bytes(&elf(62, &data(&strings[..1], None))).unwrap();
     assert!(!old.has_kho() && !old.built_without);
+    let lacks = |strings: &[&str], config: Option<&str>| {
+        Kernel::from_bytes(&elf(62, &data(strings, config))).unwrap().lacks()
+    };
+    let built = Some("built without KEXEC_HANDOVER: nothing can survive");
+    assert_eq!(lacks(&strings, None), built);
+    assert_eq!(lacks(&strings[..1], Some("# CONFIG_KEXEC_HANDOVER is not set\n")), built);
+    assert_eq!(lacks(&strings[..1], None), Some("has no KHO: nothing can survive"));
+    let older = Some("older than KHO, which came with Linux 6.16: nothing can survive");
+    assert_eq!(lacks(&["Linux version 6.12.117+deb12-amd64 (a@b) #1"], None), older);
+    assert_eq!(lacks(&["Linux version 5.4 (a@b) #1"], None), older);
+    assert_eq!(lacks(common::STRINGS, None), None);
 }
 
 #[test]
@@ -120,12 +131,12 @@ fn odd_kernels_are_warned_of() {
             "CONFIG_KEXEC_HANDOVER is on, but there is no KHO version; it may be of a form that luosim does not know"
         ]
     );
-    let none = Kernel::from_bytes(&elf(62, b"nothing")).unwrap().warnings;
-    assert_eq!(none, ["no banner says which release this is; is it a kernel at all?"]);
+    let nameless = Kernel::from_bytes(&elf(62, b"\0kho-v4\0")).unwrap().warnings;
+    assert_eq!(nameless, ["no banner says which release this is"]);
 }
 
 fn error(bytes: &[u8]) -> ReadError {
-    Kernel::from_bytes(bytes).unwrap_err()
+    Kernel::from_bytes(bytes).expect_err("no kernel")
 }
 
 #[test]
@@ -134,6 +145,7 @@ fn what_is_no_kernel_is_refused_with_a_reason() {
     assert!(matches!(error(b"#!/bin/sh\n"), ReadError::Unknown));
     assert!(matches!(error(&[b"MZ".to_vec(), vec![0; 600]].concat()), ReadError::EfiProgram));
     assert!(matches!(error(&[0x04, 0x22, 0x4d, 0x18]), ReadError::Lz4Frame));
+    assert!(matches!(error(&elf(62, b"nothing")), ReadError::NoBanner(_)));
     assert!(matches!(Kernel::read(&common::folder()), Err(ReadError::NotAFile)));
     assert!(matches!(Kernel::read(&common::folder().join("nothing")), Err(ReadError::Io(_))));
 }

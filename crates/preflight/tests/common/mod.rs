@@ -26,8 +26,8 @@ pub(crate) fn data(strings: &[&str], config: Option<&str>) -> Vec<u8> {
     if let Some(config) = config {
         data.extend_from_slice(b"IKCFG_ST");
         let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-        packer.write_all(config.as_bytes()).unwrap();
-        data.extend(packer.finish().unwrap());
+        packer.write_all(config.as_bytes()).expect("memory");
+        data.extend(packer.finish().expect("memory"));
         data.extend_from_slice(b"IKCFG_ED");
     }
     data
@@ -45,7 +45,7 @@ pub(crate) fn elf(machine: u16, data: &[u8]) -> Vec<u8> {
     file.extend(0_u32.to_le_bytes());
     file.extend([64_u16, 56, 1, 64, 0, 0].map(u16::to_le_bytes).concat());
     file.extend([1_u32, 4].map(u32::to_le_bytes).concat()); // PT_LOAD, readable
-    let size = u64::try_from(data.len()).unwrap();
+    let size = u64::try_from(data.len()).expect("small");
     file.extend([HEADERS, 0, 0, size, size, 4096].map(u64::to_le_bytes).concat());
     file.extend_from_slice(data);
     file.extend_from_slice(b"\0kho-v9\0");
@@ -72,13 +72,13 @@ pub(crate) fn bzimage(payload: &[u8]) -> Vec<u8> {
     let mut file = vec![0; (SECTORS + 1) * 512 + OFFSET];
     let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, b"MZ");
-    put(0x1f1, &[u8::try_from(SECTORS).unwrap()]);
+    put(0x1f1, &[u8::try_from(SECTORS).expect("small")]);
     put(0x1fe, &[0x55, 0xaa]);
     put(0x202, b"HdrS");
     put(0x206, &0x20f_u16.to_le_bytes());
     put(0x20e, &0x400_u16.to_le_bytes());
-    put(0x248, &u32::try_from(OFFSET).unwrap().to_le_bytes());
-    put(0x24c, &u32::try_from(payload.len() + 4).unwrap().to_le_bytes());
+    put(0x248, &u32::try_from(OFFSET).expect("small").to_le_bytes());
+    put(0x24c, &u32::try_from(payload.len() + 4).expect("small").to_le_bytes());
     put(0x600, b"7.2.13-setup (builder@host) #1 SMP\0");
     file.extend_from_slice(payload);
     file.extend(1234_u32.to_le_bytes());
@@ -106,7 +106,7 @@ pub(crate) fn zboot(payload: &[u8]) -> Vec<u8> {
     file[0..2].copy_from_slice(b"MZ");
     file[4..8].copy_from_slice(b"zimg");
     file[8..12].copy_from_slice(&256_u32.to_le_bytes());
-    file[12..16].copy_from_slice(&u32::try_from(payload.len()).unwrap().to_le_bytes());
+    file[12..16].copy_from_slice(&u32::try_from(payload.len()).expect("small").to_le_bytes());
     file[24..28].copy_from_slice(b"gzip");
     file.extend_from_slice(payload);
     file
@@ -115,13 +115,13 @@ pub(crate) fn zboot(payload: &[u8]) -> Vec<u8> {
 /// Packs with gzip.
 pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-    packer.write_all(bytes).unwrap();
-    packer.finish().unwrap()
+    packer.write_all(bytes).expect("memory");
+    packer.finish().expect("memory")
 }
 
 /// A file that a host's tool packed; see `tests/data/README.md`.
 pub(crate) fn packed(extension: &str) -> Vec<u8> {
-    std::fs::read(folder().join(format!("kernel.{extension}"))).unwrap()
+    std::fs::read(folder().join(format!("kernel.{extension}"))).expect("a file")
 }
 
 /// The folder of those files.
