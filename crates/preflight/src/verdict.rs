@@ -337,7 +337,7 @@ impl Walk<'_> {
         match strings {
             _ if self.old.luo.is_none() => {}
             (None, None) => {
-                self.find(Layer::Sessions, strings, State::Accepted, "their version is that of the root")
+                self.find(Layer::Sessions, strings, State::Accepted, "their version is that of the root");
             }
             (old, new) if old == new => self.find(Layer::Sessions, strings, State::Accepted, ""),
             _ => self.stop(Layer::Sessions, strings, Boot::Panic, PANIC),
