@@ -9,7 +9,7 @@ use luosim_abi::ioctl::{self, Command};
 use luosim_abi::kho::{self, v1, v4, vmalloc};
 use luosim_abi::luo::{self, block, flb, record};
 use luosim_abi::memfd::{self, folio::FolioEntry};
-use luosim_abi::release::RELEASES;
+use luosim_abi::release::{LuoVersion, MemfdVersion, RELEASES};
 use luosim_abi::{fdt, luo::v1 as luo_v1};
 use zerocopy::{big_endian, little_endian};
 
@@ -359,7 +359,9 @@ fn the_table_of_releases_is_the_crates() {
     let want: Vec<Vec<String>> = RELEASES
         .iter()
         .map(|row| {
-            let formats = [row.kho.compatible(), row.luo.compatible(), row.memfd.compatible()];
+            let luo = row.luo.map_or("none", LuoVersion::compatible);
+            let memfd = row.memfd.map_or("none", MemfdVersion::compatible);
+            let formats = [row.kho.compatible(), luo, memfd];
             let words = [row.name].into_iter().chain(formats).chain([yes(row.flb), yes(row.metadata)]);
             words.map(str::to_owned).collect()
         })

@@ -41,7 +41,7 @@ pub(crate) fn hold(
     let mut walk = Walk { mem, frames, log, seen, buffer, held: Held::default(), findings: 0 };
     match version {
         KhoVersion::V1 => walk.chunks(map),
-        KhoVersion::V4 => walk.node(map, v4::ROOT_LEVEL, 0),
+        KhoVersion::V3 | KhoVersion::V4 => walk.node(map, v4::ROOT_LEVEL, 0),
     }
     walk.finish()
 }
@@ -132,7 +132,7 @@ impl Walk<'_> {
         }
     }
 
-    /// `kho-v4`: a table or leaf and everything below it.
+    /// `kho-v3`, `kho-v4`: a table or leaf and everything below it.
     fn node(&mut self, at: PhysAddr, level: u32, key: u64) {
         if !self.page(at) {
             return;

@@ -6,13 +6,14 @@
 //! All three are early parameters. A value that does not parse leaves the setting as it was and is logged as
 //! a malformed early option; of several good ones the last wins. Other words are kept and ignored.
 
+use luosim_abi::release::Release;
 use luosim_kho::log::KernelLog;
 use luosim_kho::scratch::ScratchSpec;
 
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parameters {
-    /// `kho=`; the simulated kernels are built with it on by default.
+    /// `kho=`; from 6.19 on the simulated kernels are built with it on by default, before that it is off.
     pub kho: bool,
     /// `liveupdate=`; off by default, as in every release.
     pub liveupdate: bool,
@@ -52,8 +53,8 @@ fn boolean(value: &str) -> Option<bool> {
 impl Parameters {
     /// Reads a command line. Words are separated by white space; everything after `--` is for init.
     #[must_use]
-    pub fn parse(cmdline: &str, log: &mut KernelLog) -> Self {
-        let mut parameters = Self::default();
+    pub fn parse(cmdline: &str, release: &Release, log: &mut KernelLog) -> Self {
+        let mut parameters = Self { kho: release.kho_default, ..Self::default() };
         for word in cmdline.split_ascii_whitespace().take_while(|word| *word != "--") {
             let (name, value) = word.split_once('=').unwrap_or((word, ""));
             if !parameters.set(name, value, log) {
@@ -89,11 +90,13 @@ impl Parameters {
 
 #[cfg(test)]
 mod tests {
+    use luosim_abi::release::ReleaseId;
+
     use super::*;
 
     fn parse(cmdline: &str) -> (Parameters, Vec<String>) {
         let mut log = KernelLog::default();
-        let parameters = Parameters::parse(cmdline, &mut log);
+        let parameters = Parameters::parse(cmdline, ReleaseId::V7_3.release(), &mut log);
         (parameters, log.lines.iter().map(|line| line.text.clone()).collect())
     }
 
