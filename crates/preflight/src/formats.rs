@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use luosim_abi::release::Release;
+use luosim_abi::release::{LuoVersion, Release};
 use serde::Serialize;
 
 use crate::Arch;
@@ -153,15 +153,15 @@ impl Formats {
     /// The strings of a release that luosim knows, on x86-64.
     #[must_use]
     pub fn of_release(release: &Release) -> Self {
-        let tree = release.luo == luosim_abi::release::LuoVersion::V1;
+        let tree = release.luo == Some(LuoVersion::V1);
         Self {
             arch: Some(Arch::X86_64),
             page_size: Some(4096),
             kho: Some(release.kho.compatible().to_owned()),
-            luo: Some(release.luo.compatible().to_owned()),
-            session: tree.then(|| String::from("luo-session-v2")),
-            flb: (tree && release.flb).then(|| String::from("luo-flb-v1")),
-            handlers: vec![release.memfd.compatible().to_owned()],
+            luo: release.luo.map(|version| version.compatible().to_owned()),
+            session: tree.then(|| luosim_abi::luo::v1::SESSION_COMPATIBLE.to_owned()),
+            flb: (tree && release.flb).then(|| luosim_abi::luo::flb::COMPATIBLE.to_owned()),
+            handlers: release.memfd.iter().map(|version| version.compatible().to_owned()).collect(),
             flbs: Vec::new(),
             memblock: Some(String::from("memblock-v1")),
         }

@@ -177,6 +177,7 @@ fn session_fates(handover: &Handover, new: &Formats, verdict: &Verdict) -> Vec<S
     let missing = |file: &File| !new.handlers.contains(&file.handler);
     let culprit = handover.files().find(|(_, file)| missing(file));
     let nothing = if verdict.boot != Boot::Handover {
+        // A handover with sessions has an orchestrator's data, so something is refused where the boot goes wrong.
         Some(verdict.first_refusal().map(|refusal| refusal.text.clone()).unwrap_or_default())
     } else if forgives(new) {
         None

@@ -110,7 +110,7 @@ pub enum Boot {
     Handover,
     /// Without it.
     Cold,
-    /// With the handover, and nothing in it that could give sessions back.
+    /// With the handover, but without an orchestrator that could give sessions back.
     LuoOff,
     /// Not at all.
     Panic,
@@ -409,7 +409,8 @@ impl Walk<'_> {
     }
 
     fn verdict(self) -> Verdict {
-        let boot = self.stopped.unwrap_or(Boot::Handover);
+        let unstopped = if self.new.luo.is_some() { Boot::Handover } else { Boot::LuoOff };
+        let boot = self.stopped.unwrap_or(unstopped);
         let survives = match boot {
             Boot::Handover | Boot::LuoOff => self.survival(),
             Boot::Cold | Boot::Panic | Boot::NotLoaded | Boot::Undefined => Survival::Nothing,
@@ -433,7 +434,7 @@ impl Walk<'_> {
     fn notes(&self, boot: Boot) -> Vec<String> {
         let mut notes = Vec::new();
         let by_hand = self.old.kho.as_deref() == Some("kho-v1") && self.old.luo.is_none();
-        if by_hand && boot == Boot::Handover {
+        if by_hand && matches!(boot, Boot::Handover | Boot::LuoOff) {
             notes.push(String::from(
                 "OLD has no LUO that finalises KHO: write 1 to /sys/kernel/debug/kho/out/finalize, before the image is loaded",
             ));

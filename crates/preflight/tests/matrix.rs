@@ -1,5 +1,6 @@
 //! Every shipped release to every other: the whole matrix of what real kernels do, and the pairs that were measured.
 
+use luosim_abi::release::RELEASES as KNOWN;
 use luosim_preflight::{Arch, Boot, Formats, Layer, State, Survival, Verdict};
 
 /// What the releases carry, said here again and independently of the table of releases: 6.16 and 6.17 are as 6.18.
@@ -21,7 +22,7 @@ fn formats(release: &str) -> Formats {
     let with_flb = Formats { flb: some("luo-flb-v1"), ..tree.clone() };
     let second = vec![String::from("memfd-v2")];
     match release {
-        "6.18" => kho_only,
+        "6.16" | "6.17" | "6.18" => kho_only,
         "6.19" => tree,
         "7.0" => with_flb,
         "7.1" => Formats { kho: some("kho-v3"), handlers: second, ..with_flb },
@@ -55,10 +56,10 @@ fn refused(verdict: &Verdict) -> Option<Layer> {
 /// A row for each old release, a column for each new one, both in this order.
 const RELEASES: [&str; 6] = ["6.18", "6.19", "7.0", "7.1", "7.2", "7.3"];
 
-/// What happens, in a letter. `w` everything is taken over; `f` the handover too, and the orchestrator starts afresh; `r`
+/// What happens, in a letter. `w` everything is taken over; `k` KHO alone works; `f` the handover too, and the orchestrator starts afresh; `r`
 /// refused at the KHO root; `l` the orchestrator's entry is ignored; `p` panic; `i` works, FLBs are ignored.
 const MATRIX: [&str; 6] = [
-    "w f f r r r", // 6.18
+    "k f f r r r", // 6.18
     "l w p r r r", // 6.19
     "l i w r r r", // 7.0
     "r r r w r r", // 7.1
@@ -67,12 +68,24 @@ const MATRIX: [&str; 6] = [
 ];
 
 #[test]
+fn the_table_of_releases_has_these_strings() {
+    for release in KNOWN {
+        assert_eq!(Formats::of_release(release), formats(release.name), "{}", release.name);
+    }
+    assert_eq!(KNOWN.len(), 8);
+    for (old, new) in [("6.16", "6.18"), ("6.17", "6.19"), ("6.16", "7.1")] {
+        assert_eq!(between(old, new), between("6.18", new), "{old} to {new}");
+    }
+}
+
+#[test]
 fn every_cell_of_the_matrix() {
     for (old, row) in RELEASES.iter().zip(MATRIX) {
         for (new, cell) in RELEASES.iter().zip(row.split(' ')) {
             let verdict = between(old, new);
             let expected = match cell {
                 "w" | "f" | "i" => (Survival::All, Boot::Handover, None),
+                "k" => (Survival::All, Boot::LuoOff, None),
                 "r" => (Survival::Nothing, Boot::Cold, Some(Layer::KhoRoot)),
                 "l" => (Survival::Part, Boot::LuoOff, Some(Layer::LuoEntry)),
                 "p" => (Survival::Nothing, Boot::Panic, Some(Layer::Flb)),
@@ -82,7 +95,7 @@ fn every_cell_of_the_matrix() {
             assert_eq!((verdict.survives, verdict.boot, refused(&verdict)), expected, "{pair}");
             assert_eq!(state(&verdict, Layer::Flb) == Some(State::Ignored), cell == "i", "{pair}");
             let fresh = state(&verdict, Layer::LuoEntry) == Some(State::Absent);
-            assert_eq!(fresh, cell == "f" || (*old == "6.18" && *new == "6.18"), "{pair}");
+            assert_eq!(fresh, matches!(cell, "f" | "k"), "{pair}");
             for finding in &verdict.layers {
                 assert!(finding.state != State::Refused || !finding.text.is_empty(), "{pair}");
             }
