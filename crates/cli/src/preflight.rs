@@ -269,3 +269,56 @@ fn place(finding: &Finding) -> String {
         _ => format!("the {}", finding.layer.name()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use luosim_preflight::{File, Handover, LuoStrings, Session};
+
+    use super::*;
+
+    fn named(name: &str) -> Named {
+        kernel(OsStr::new(name)).expect("a release")
+    }
+
+    fn session(name: &str, handlers: &[&str]) -> Session {
+        let tokens = (0x10..).zip(handlers);
+        let files = tokens.map(|(token, handler)| File { handler: (*handler).to_owned(), token }).collect();
+        Session { name: name.to_owned(), files }
+    }
+
+    /// What is shown of a handover of `old` whose second session has a device between two memory files.
+    fn shown(old: &str, new: &str, memfd: &str) -> String {
+        let (old, new) = (named(old), named(new));
+        let formats = &old.kernel.formats;
+        let handover = Handover {
+            kho: formats.kho.clone().expect("KHO"),
+            luo: formats.luo.clone().map(|root| LuoStrings {
+                root,
+                session: formats.session.clone(),
+                flb: formats.flb.clone(),
+            }),
+            sessions: vec![
+                session("cache", &[memfd]),
+                session("vm\n1", &[memfd, "vfio-pci-v1", memfd]),
+                session("empty", &[]),
+            ],
+            ..Handover::default()
+        };
+        let verdict = Verdict::of_handover(&handover, &old.kernel, &new.kernel);
+        let text = text(&old, &new, &verdict);
+        let json = json(&old, &new, &verdict).expect("JSON");
+        let sessions = json.split_once("\"sessions\":").expect("sessions").1;
+        format!("{}\n{sessions}", anstream::adapter::strip_str(&text))
+    }
+
+    #[test]
+    fn sessions_of_a_handover() {
+        let mut settings = insta::Settings::clone_current();
+        settings.set_omit_expression(true);
+        settings.bind(|| {
+            insta::assert_snapshot!("sessions-eio", shown("7.2", "7.3", "memfd-v2"));
+            insta::assert_snapshot!("sessions-forgiving", shown("6.19", "6.19", "memfd-v1"));
+            insta::assert_snapshot!("sessions-cold", shown("7.1", "7.3", "memfd-v2"));
+        });
+    }
+}
