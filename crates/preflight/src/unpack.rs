@@ -80,22 +80,26 @@ impl Packing {
             Self::Lz4 => lz4_legacy(bytes),
             Self::Lzo => lzop(bytes),
         };
-        let unpacked = unpacked.map_err(|error| broken(error.to_string()))?;
-        if too_large(unpacked.len()) {
-            return Err(ReadError::TooLarge { what: "the unpacked payload", limit: limits::UNPACKED });
-        }
-        Ok(unpacked)
+        unpacked.map_err(|error| match error.kind() {
+            io::ErrorKind::FileTooLarge => {
+                ReadError::TooLarge { what: "the unpacked payload", limit: limits::UNPACKED }
+            }
+            _ => broken(error.to_string()),
+        })
     }
 }
 
-fn too_large(length: usize) -> bool {
-    u64::try_from(length).is_ok_and(|length| length > limits::UNPACKED)
+/// Refuses more output than is allowed.
+fn check(length: usize) -> io::Result<()> {
+    let too_large = u64::try_from(length).is_ok_and(|length| length > limits::UNPACKED);
+    if too_large { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(()) }
 }
 
-/// Reads to the end, or to one byte more than is allowed.
+/// Reads to the end, but not more than is allowed.
 fn capped(from: impl Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     from.take(limits::UNPACKED + 1).read_to_end(&mut bytes)?;
+    check(bytes.len())?;
     Ok(bytes)
 }
 
@@ -132,13 +136,14 @@ fn zstd(mut bytes: &[u8]) -> io::Result<Vec<u8>> {
         let done = decoder
             .decode_blocks(&mut source, BlockDecodingStrategy::UptoBytes(STEP))
             .map_err(|error| broken(&error))?;
-        if done || too_large(decoder.can_collect()) {
+        check(decoder.can_collect())?;
+        if done {
             break;
         }
     }
     let unpacked = decoder.collect().unwrap_or_default();
     let (said, is) = (decoder.get_checksum_from_data(), decoder.get_calculated_checksum());
-    if decoder.is_finished() && said.is_some() && said != is {
+    if said.is_some() && said != is {
         return Err(invalid("its checksum is wrong"));
     }
     Ok(unpacked)
@@ -182,9 +187,7 @@ fn lz4_legacy(mut bytes: &[u8]) -> io::Result<Vec<u8>> {
         let length = lz4_flex::block::decompress_into(packed, &mut chunk)
             .map_err(|error| invalid(&error.to_string()))?;
         unpacked.extend_from_slice(chunk.get(..length).unwrap_or_default());
-        if too_large(unpacked.len()) {
-            break;
-        }
+        check(unpacked.len())?;
     }
     Ok(unpacked)
 }
@@ -200,7 +203,8 @@ fn lzop(mut bytes: &[u8]) -> io::Result<Vec<u8>> {
     let mut unpacked = Vec::new();
     loop {
         let size = u32::from_be_bytes(take(&mut bytes)?);
-        if size == 0 || too_large(unpacked.len()) {
+        check(unpacked.len())?;
+        if size == 0 {
             return Ok(unpacked);
         }
         let packed_size = u32::from_be_bytes(take(&mut bytes)?);

@@ -207,3 +207,21 @@ fn a_bomb_stops_at_the_limit() {
     assert!(bomb.len() < 1 << 20);
     assert!(matches!(error(&bomb), ReadError::TooLarge { .. }));
 }
+
+#[test]
+fn bombs_of_other_packers_stop_too() {
+    // A zstd frame of blocks that each say: this byte, 128 KiB of it. An lzop file of stored blocks would be as large
+    // as what it holds, so only its claims are looked at.
+    let mut zstd = vec![0x28, 0xb5, 0x2f, 0xfd, 0, 0x88];
+    zstd.extend([0x02, 0x00, 0x10, 0xaa].repeat(5000));
+    assert!(matches!(error(&zstd), ReadError::TooLarge { .. }));
+    let mut lzo = packed("lzo");
+    let header = lzo.windows(4).position(|bytes| bytes == 3593_u32.to_be_bytes()).unwrap();
+    lzo[header..header + 4].copy_from_slice(&0xffff_fff0_u32.to_be_bytes());
+    assert!(matches!(error(&lzo), ReadError::Broken { packing: "lzo", .. }));
+    // A dictionary of 4 GiB.
+    let mut lzma = packed("lzma");
+    lzma[3..5].copy_from_slice(&[0xff, 0xff]);
+    let refused = error(&lzma).to_string();
+    assert!(refused.contains("memory"), "{refused}");
+}
