@@ -1,6 +1,7 @@
 //! Kexec HandOver (KHO): the root tree's names, the two page trackers, and the small structures around them.
 
 pub mod geometry;
+pub mod memblock;
 pub mod metadata;
 pub mod scratch;
 pub mod setup_data;

@@ -19,6 +19,7 @@ pub mod fdt;
 mod incoming;
 pub mod log;
 mod outgoing;
+pub mod reserve_mem;
 pub mod run;
 pub mod scratch;
 pub mod tracker;
@@ -34,6 +35,7 @@ pub use luosim_abi::kho::vmalloc::Descriptor as VmallocArea;
 use crate::fdt::Tree;
 use crate::log::KernelLog;
 use crate::outgoing::Outgoing;
+use crate::reserve_mem::Reserved;
 use crate::scratch::{ScratchArea, ScratchSpec};
 
 /// The two address/size pairs: all that a kernel is given besides the memory.
@@ -100,6 +102,7 @@ pub struct Kho {
     incoming: Option<Tree>,
     kexec_count: u32,
     out: Option<Outgoing>,
+    reserved: Vec<Reserved>,
 }
 
 impl Kho {
@@ -114,6 +117,7 @@ impl Kho {
             incoming: None,
             kexec_count: 0,
             out: None,
+            reserved: Vec::new(),
         };
         match params.map(|params| accept::accept(&ram.mem, config.release, params, log)) {
             Some(Ok(accepted)) => kho.take_over(ram, log, accepted),
@@ -142,7 +146,10 @@ impl Kho {
     }
 
     fn take_over(&mut self, ram: &mut Ram, log: &mut KernelLog, accepted: accept::Accepted) {
-        log.info("KHO: found kexec handover data.");
+        log.info(match self.config.release.finalize {
+            Finalize::BeforeLoad => "KHO: found kexec handover data. Will skip init for some devices",
+            Finalize::AtReboot | Finalize::Never => "KHO: found kexec handover data.",
+        });
         for area in &accepted.scratch {
             scratch::reserve(ram, *area);
         }

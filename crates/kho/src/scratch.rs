@@ -67,7 +67,7 @@ impl Default for ScratchSpec {
 }
 
 /// A kernel size: digits, `0x` or octal, and one suffix of `KMGTPE`; returns what follows.
-fn memparse(text: &str) -> Option<(u64, &str)> {
+pub(crate) fn memparse(text: &str) -> Option<(u64, &str)> {
     let (radix, digits) = match text.as_bytes() {
         [b'0', b'x' | b'X', ..] => (16, &text[2..]),
         [b'0', b'0'..=b'7', ..] => (8, &text[1..]),

@@ -169,6 +169,8 @@ impl Kernel {
         log.info(format!("Linux version {} (luosim)", release.point));
         log.info(format!("Command line: {}", options.cmdline));
         let mut parameters = Parameters::parse(&options.cmdline, release, &mut log);
+        // The kernel's test objects came with the first real ones.
+        parameters.test_flbs &= release.flb;
         if parameters.kho && parameters.crash_kernel && !quirks.has(Quirk::CrashKernelKeepsKho) {
             log.info("KHO: disabled in the kdump kernel");
             parameters.kho = false;
@@ -181,6 +183,7 @@ impl Kernel {
             debug: options.kho_debug,
         };
         let mut kho = Kho::boot(&mut ram, &mut log, config, params);
+        kho.reserve_mem(&mut ram, &mut log, &parameters.reserve);
         ram.let_go_of_lost_files();
         let config = LuoConfig { release, quirks, requested: parameters.liveupdate };
         let mut luo = match Luo::boot(&mut Memory { ram: &mut ram, kho: &mut kho, log: &mut log }, config) {
@@ -190,6 +193,9 @@ impl Kernel {
                 return Err((ram.into_mem(), log, format!("{panic} ({})", panic.refusal.reason)));
             }
         };
+        if let Err(refusal) = kho.carry_reservations(&mut ram) {
+            log.err(format!("reserve_mem: nothing is carried: {}", refusal.reason));
+        }
         let (files, released, events) = (Files::default(), Vec::new(), Vec::new());
         let mut core = Core { ram, kho, log, files, released, events };
         if let Some(version) = release.memfd.filter(|_| luo.enabled()) {

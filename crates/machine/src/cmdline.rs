@@ -1,13 +1,15 @@
-//! The kernel parameters that concern live update: `kho=`, `liveupdate=`, `kho_scratch=`.
+//! The kernel parameters that concern live update: `kho=`, `liveupdate=`, `kho_scratch=`, `reserve_mem=`.
 //!
 //! Two more stand for build options and modules that a stock kernel has no parameter for: `liveupdate_test=`
 //! (`CONFIG_LIVEUPDATE_TEST`) and `luosim_test=` (test files, `luosim_files::test_file`); both are off by default.
 //!
-//! All three are early parameters. A value that does not parse leaves the setting as it was and is logged as
+//! They are early parameters. A value that does not parse leaves the setting as it was and is logged as
 //! a malformed early option; of several good ones the last wins. Other words are kept and ignored.
 
+use luosim_abi::kho::memblock::MAX_RESERVATIONS;
 use luosim_abi::release::Release;
 use luosim_kho::log::KernelLog;
+use luosim_kho::reserve_mem::ReserveMem;
 use luosim_kho::scratch::ScratchSpec;
 
 /// What the command line asks for.
@@ -23,6 +25,8 @@ pub struct Parameters {
     pub test_flbs: bool,
     /// `luosim_test=`: luosim's test files.
     pub test_files: bool,
+    /// `reserve_mem=`, each: at most 8.
+    pub reserve: Vec<ReserveMem>,
     /// `elfcorehdr=`: this is a crash kernel.
     pub crash_kernel: bool,
 }
@@ -31,7 +35,15 @@ impl Default for Parameters {
     fn default() -> Self {
         let scratch = ScratchSpec::default();
         let crash_kernel = false;
-        Self { kho: true, liveupdate: false, scratch, test_flbs: false, test_files: false, crash_kernel }
+        Self {
+            kho: true,
+            liveupdate: false,
+            scratch,
+            test_flbs: false,
+            test_files: false,
+            reserve: Vec::new(),
+            crash_kernel,
+        }
     }
 }
 
@@ -64,11 +76,19 @@ impl Parameters {
         parameters
     }
 
+    fn add_reservation(&mut self, value: &str) -> bool {
+        let parsed = ReserveMem::parse(value).filter(|new| {
+            self.reserve.len() < MAX_RESERVATIONS && self.reserve.iter().all(|other| other.name != new.name)
+        });
+        parsed.map(|reservation| self.reserve.push(reservation)).is_some()
+    }
+
     /// Applies one word; `false` if it is one of ours and does not parse.
     fn set(&mut self, name: &str, value: &str, log: &mut KernelLog) -> bool {
         match name {
             "kho" => boolean(value).map(|on| self.kho = on).is_some(),
             "liveupdate" => boolean(value).map(|on| self.liveupdate = on).is_some(),
+            "reserve_mem" => self.add_reservation(value),
             "liveupdate_test" => boolean(value).map(|on| self.test_flbs = on).is_some(),
             "luosim_test" => boolean(value).map(|on| self.test_files = on).is_some(),
             "elfcorehdr" => {
