@@ -1,7 +1,7 @@
 //! The `luosim` command.
 //!
 //! Exit codes: 0 everything as expected; 1 an expectation failed; 2 bad input (a scenario that does not read,
-//! a file that is not there, wrong options); 3 luosim's own fault; `luosim exec` has others ([`exec`]). Output that a program reads goes to
+//! a file that is not there, wrong options); 3 luosim's own fault; `luosim exec` and `luosim preflight` have others ([`exec`], [`preflight`]). Output that a program reads goes to
 //! standard output, messages to standard error. A message that cannot be written changes no exit code.
 
 #![forbid(unsafe_code)]
@@ -12,6 +12,7 @@ mod doctor;
 mod exec;
 mod files;
 mod matrix;
+mod preflight;
 mod record;
 mod releases;
 mod render;
@@ -44,9 +45,10 @@ Examples:
   luosim list                                   the scenarios in sim-scenarios
   luosim matrix                                 what survives from release to release
   luosim exec --generations 2 -- ./agent        a program, over a kexec
+  luosim preflight /boot/vmlinuz-7.3.1 bzImage  what would survive a kexec
 
 Exit codes: 0 as expected, 1 an expectation failed, 2 bad input, 3 luosim's own fault; \
-`luosim exec` has those of its program, and others.";
+`luosim exec` has those of its program, and others; `luosim preflight` has 4 for nothing survives.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -64,6 +66,8 @@ enum Command {
     Exec(Box<exec::ExecArguments>),
     /// Look at a run of `luosim exec`, or make its machine jump
     Ctl(ctl::CtlArguments),
+    /// Say what would survive a kexec from one kernel file to another
+    Preflight(preflight::PreflightArguments),
     /// Say whether this host can run `luosim exec`, and what to do if not
     Doctor(doctor::DoctorArguments),
 }
@@ -131,6 +135,7 @@ fn main() -> ExitCode {
         Command::Matrix(arguments) => matrix::matrix(&arguments).into(),
         Command::Exec(arguments) => exec::exec(&arguments),
         Command::Ctl(arguments) => ctl::ctl(&arguments).into(),
+        Command::Preflight(arguments) => preflight::preflight(&arguments).into(),
         Command::Doctor(arguments) => doctor::doctor(&arguments).into(),
     })
 }
