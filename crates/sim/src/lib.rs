@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod dump;
+pub mod flips;
 pub mod golden;
 pub mod matrix;
 pub mod pattern;
