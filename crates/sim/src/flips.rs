@@ -305,7 +305,8 @@ fn session(
 }
 
 fn see(machine: &mut Machine, pid: Pid, fd: i32) -> FileSeen {
-    let pos = machine.lseek(pid, fd, 0, luosim_files::shmem::Whence::Cur).expect("a memory file has a position");
+    let pos =
+        machine.lseek(pid, fd, 0, luosim_files::shmem::Whence::Cur).expect("a memory file has a position");
     let file = machine.memory_file(pid, fd).expect("only memory files are carried");
     FileSeen { size: file.size(), pos, seals: file.seals().0, folios: file.folios().collect() }
 }
@@ -328,7 +329,9 @@ fn session_differs(
     pairs.filter(|(((fd, _), _), _)| *fd >= 0).any(|(((fd, seen), before), bytes)| {
         let Ok(before) = before else { return true };
         let same = (seen.size, seen.pos, seen.seals) == (before.size, before.pos, before.seals);
-        !same || (seen.folios != before.folios && read(machine, pid, *fd, seen.size).ok().as_ref() != Some(bytes))
+        !same
+            || (seen.folios != before.folios
+                && read(machine, pid, *fd, seen.size).ok().as_ref() != Some(bytes))
     })
 }
 
@@ -336,7 +339,8 @@ fn classify(seen: &Seen, before: &Seen, differ: bool) -> Class {
     if seen.panicked {
         return Class::Panics;
     }
-    let failed = |session: &SessionSeen| session.as_ref().map_or(true, |files| files.iter().any(Result::is_err));
+    let failed =
+        |session: &SessionSeen| session.as_ref().map_or(true, |files| files.iter().any(Result::is_err));
     let refused = seen.open.is_err() || seen.sessions.iter().any(failed);
     let numbers = (seen.number, seen.kexecs) != (before.number, before.kexecs);
     if differ || (numbers && !refused) {

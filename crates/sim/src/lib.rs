@@ -9,6 +9,7 @@
 pub mod dump;
 pub mod flips;
 pub mod golden;
+pub mod hostile;
 pub mod matrix;
 pub mod pattern;
 mod runner;
