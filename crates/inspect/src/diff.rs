@@ -1,0 +1,1 @@
+//! Two handovers compared by meaning.

@@ -1,0 +1,4 @@
+//! The inspector against recorded memory, synthetic sources, and hostile bytes.
+
+mod golden;
+mod world;
