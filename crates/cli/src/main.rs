@@ -11,6 +11,7 @@ mod ctl;
 mod doctor;
 mod exec;
 mod files;
+mod inspect;
 mod record;
 mod render;
 
@@ -41,6 +42,7 @@ Examples:
   luosim check FILE                             read without running
   luosim list                                   the scenarios in sim-scenarios
   luosim exec --generations 2 -- ./agent        a program, over a kexec
+  luosim inspect IMAGE                          what a kernel left for the next
 
 Exit codes: 0 as expected, 1 an expectation failed, 2 bad input, 3 luosim's own fault; \
 `luosim exec` has those of its program, and others.";
@@ -55,6 +57,8 @@ enum Command {
     List(commands::ListArguments),
     /// Run a program with an emulated /dev/liveupdate, over simulated kexecs
     Exec(Box<exec::ExecArguments>),
+    /// Show what is in handover memory, and what is wrong with it
+    Inspect(Box<inspect::InspectArguments>),
     /// Look at a run of `luosim exec`, or make its machine jump
     Ctl(ctl::CtlArguments),
     /// Say whether this host can run `luosim exec`, and what to do if not
@@ -121,6 +125,7 @@ fn main() -> ExitCode {
         Command::Check(arguments) => commands::check(&arguments).into(),
         Command::List(arguments) => commands::list(&arguments).into(),
         Command::Exec(arguments) => exec::exec(&arguments),
+        Command::Inspect(arguments) => inspect::inspect(&arguments).into(),
         Command::Ctl(arguments) => ctl::ctl(&arguments).into(),
         Command::Doctor(arguments) => doctor::doctor(&arguments).into(),
     })

@@ -4,6 +4,7 @@
 
 use luosim_abi::fdt::{FdtHeader, HEADER_SIZE};
 use luosim_abi::kho::metadata::{self, Metadata};
+use luosim_abi::kho::vmalloc::Descriptor;
 use luosim_abi::kho::{memblock, test_module};
 use luosim_abi::luo::{v1, v5};
 use luosim_kho::fdt::{Node, Tree};
@@ -80,6 +81,9 @@ fn tree(bytes: &[u8], findings: &mut Findings) -> Option<Blob> {
             format!("{error}{more}")
         }),
     };
+    // A copied page goes on behind its tree.
+    let total = header.and_then(|header| usize::try_from(header.totalsize.get()).ok());
+    let bytes = total.and_then(|total| bytes.get(..total)).unwrap_or(bytes);
     let parsed = checked.and_then(|()| Tree::parse(bytes).map_err(|error| error.to_string()));
     match parsed {
         Ok(tree) => {
@@ -124,6 +128,15 @@ fn list(node: &Node, path: &str, values: &mut Vec<BlobValue>) {
 fn shown(name: &str, bytes: &[u8]) -> String {
     let decimal = ["liveupdate-number", "blob-size", "size", "nr_folios"].contains(&name);
     match bytes {
+        _ if name == test_module::PROP_FOLIOS && bytes.len() == 16 => {
+            match Descriptor::read_from_bytes(bytes) {
+                Ok(area) => format!(
+                    "first {:#x}, {} pages, flags {:#x}, order {}",
+                    area.first, area.total_pages, area.flags, area.order
+                ),
+                Err(_) => hex(bytes),
+            }
+        }
         _ if name == "compatible" => {
             let list = bytes.split(|byte| *byte == 0).filter(|text| !text.is_empty());
             list.map(|text| Name(text.to_vec()).to_string()).collect::<Vec<_>>().join(", ")

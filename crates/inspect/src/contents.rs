@@ -119,3 +119,65 @@ pub(crate) fn write(mem: &Memory, extents: &[Extent], size: u64, to: &File) -> s
             .try_for_each(|(skip, page)| to.write_all_at(page, offset + skip))
     })
 }
+
+/// A file whose contents are compared.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Contents<'a> {
+    pub(crate) mem: &'a Memory,
+    pub(crate) extents: &'a [Extent],
+    pub(crate) size: u64,
+}
+
+impl Contents<'_> {
+    /// Page `index` of the file; zeros where there is none.
+    fn page(&self, index: u64, page: &mut [u8; 4096]) {
+        page.fill(0);
+        let place = self.extents.partition_point(|extent| extent.index <= index).checked_sub(1);
+        let Some(extent) = place.map(|place| &self.extents[place]) else { return };
+        let skip = index - extent.index;
+        let Some(pfn) = extent.at.filter(|_| skip < extent.pages).and_then(|at| at.checked_add(skip)) else {
+            return;
+        };
+        let start = index * PAGE_SIZE;
+        let len = usize::try_from(self.size.saturating_sub(start).min(PAGE_SIZE)).expect("at most a page");
+        if self.mem.read_bytes(pfn.addr(), &mut page[..len]).is_err() {
+            page.fill(0);
+        }
+    }
+
+    /// Where contents may be, in pages of the file.
+    fn spans(&self) -> impl Iterator<Item = (u64, u64)> {
+        let pages = self.size.div_ceil(PAGE_SIZE);
+        let there = self.extents.iter().filter(|extent| extent.at.is_some());
+        there.map(move |extent| (extent.index, extent.index.saturating_add(extent.within(pages))))
+    }
+
+    /// The digest; not of a file that claims to be larger than memory, which would take for ever.
+    pub(crate) fn sha256(&self) -> String {
+        if self.size > self.mem.size() {
+            return String::from("larger than memory");
+        }
+        sha256(self.mem, self.extents, self.size)
+    }
+}
+
+/// How two contents differ: the first byte, and the number of pages. Neither is read where both have holes.
+pub(crate) fn compare(one: Contents<'_>, other: Contents<'_>) -> Option<(u64, u64)> {
+    let mut spans: Vec<(u64, u64)> = one.spans().chain(other.spans()).collect();
+    spans.sort_unstable();
+    let (mut left, mut right) = ([0; 4096], [0; 4096]);
+    let (mut first, mut pages, mut done) = (None, 0, 0);
+    for (from, to) in spans {
+        for index in from.max(done)..to {
+            one.page(index, &mut left);
+            other.page(index, &mut right);
+            if left != right {
+                let at = (0u64..).zip(left.iter().zip(&right)).find(|(_, (left, right))| left != right);
+                first = first.or(at.map(|(at, _)| index * PAGE_SIZE + at));
+                pages += 1;
+            }
+        }
+        done = done.max(to);
+    }
+    first.map(|first| (first, pages))
+}

@@ -78,6 +78,13 @@ impl Inspection {
         contents::write(memory, extents, size, to).map(|()| true)
     }
 
+    /// The contents of a memory file, if they can be read.
+    fn contents_of(&self, session: usize, file: usize) -> Option<contents::Contents<'_>> {
+        let extents = self.contents.get(&(session, file))?;
+        let size = self.size_of(session, file)?;
+        Some(contents::Contents { mem: self.memory.as_ref()?, extents, size })
+    }
+
     fn size_of(&self, session: usize, file: usize) -> Option<u64> {
         let session = self.report.luo.as_ref()?.sessions.get(session)?;
         Some(session.files.get(file)?.memfd.as_ref()?.size)

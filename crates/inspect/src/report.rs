@@ -257,6 +257,8 @@ pub struct Luo {
 /// A session.
 #[derive(Clone, Debug, Serialize)]
 pub struct Session {
+    /// Its place among all sessions, from 0; findings name it by this.
+    pub index: usize,
     /// Its name.
     pub name: Name,
     /// Its name, exactly.
@@ -275,6 +277,8 @@ pub struct Session {
 /// A preserved file.
 #[derive(Clone, Debug, Serialize)]
 pub struct File {
+    /// Its place in the session, from 0.
+    pub index: usize,
     /// Its token.
     pub token: u64,
     /// String of the handler.

@@ -121,6 +121,7 @@ impl Walk<'_> {
         let (head, count) = (PhysAddr::new(record.files.get()), record.count.get());
         let name = Name(name);
         let found = Session {
+            index,
             name_hex: name.hex(),
             name,
             at: Addr(at),
@@ -207,7 +208,14 @@ impl Walk<'_> {
                 None
             }
         };
-        File { token: record.token.get(), handler: Name(handler), at: Addr(at), data: Addr(data), memfd }
+        File {
+            index: number,
+            token: record.token.get(),
+            handler: Name(handler),
+            at: Addr(at),
+            data: Addr(data),
+            memfd,
+        }
     }
 
     /// A file of a handler nobody here knows. Where its value is a preserved block, that is probably its state.
