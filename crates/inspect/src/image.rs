@@ -59,6 +59,17 @@ impl Memory {
         Self(Kind::Pages(Pages::of(bytes)))
     }
 
+    /// Memory of `size` bytes with these pages, ascending, and zeros elsewhere.
+    #[must_use]
+    pub fn of_pages<'p>(size: u64, pages: impl IntoIterator<Item = (PhysAddr, &'p [u8])>) -> Self {
+        let mut kept = Pages::default();
+        for (at, bytes) in pages {
+            kept.append(at.raw(), bytes);
+        }
+        kept.set_size(size);
+        Self(Kind::Pages(kept))
+    }
+
     /// Shows every range that may hold something else than zeros, ascending.
     pub(crate) fn visit(&self, visit: &mut Visit<'_>) {
         let _ = match &self.0 {

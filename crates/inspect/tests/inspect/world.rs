@@ -1,8 +1,11 @@
-//! What the tests share: the recorded images, and reports of them.
+//! What the tests share: the recorded images, reports of them, and memory that can be changed.
 
+use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use luosim_inspect::{Inspection, Options, Severity, Source, inspect};
+use luosim_inspect::{Contents, Hints, Inspection, Memory, Options, Severity, Source, inspect};
+use luosim_physmem::PhysAddr;
 use serde_json::Value;
 
 /// The folders of the recorded images in this repository.
@@ -18,6 +21,11 @@ pub(crate) fn recorded() -> Vec<PathBuf> {
     found.sort();
     assert!(found.len() >= 2, "{found:?}");
     found
+}
+
+/// The small set of one kernel.
+pub(crate) fn small(kernel: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../sim/tests/data/golden/{kernel}/small"))
 }
 
 pub(crate) fn manifest(folder: &Path) -> Value {
@@ -38,4 +46,77 @@ pub(crate) fn inspected(path: &Path) -> Inspection {
 pub(crate) fn complaints(inspection: &Inspection) -> Vec<String> {
     let findings = inspection.report.findings.iter().filter(|finding| finding.severity > Severity::Info);
     findings.map(|finding| format!("{} {}: {}", finding.at, finding.field, finding.what)).collect()
+}
+
+fn number(value: &Value) -> u64 {
+    let text = value.as_str().expect("text");
+    u64::from_str_radix(text.trim_start_matches("0x"), 16).expect("hexadecimal")
+}
+
+/// Recorded memory that can be changed.
+#[derive(Clone)]
+pub(crate) struct World {
+    pub(crate) size: u64,
+    pub(crate) hints: Hints,
+    pages: BTreeMap<u64, [u8; 4096]>,
+}
+
+impl World {
+    pub(crate) fn new(kernel: &str) -> Self {
+        let (folder, mut pages) = (small(kernel), BTreeMap::new());
+        let (manifest, mut page) = (manifest(&folder), [0; 4096]);
+        let size = manifest["mem_bytes"].as_u64().expect("a number");
+        let file = std::fs::File::open(folder.join("ram.zst")).expect("the memory");
+        let mut decoder = ruzstd::decoding::StreamingDecoder::new(file).expect("zstd");
+        for place in 0..size / 4096 {
+            decoder.read_exact(&mut page).expect("a page");
+            if page != [0; 4096] {
+                pages.insert(place, page);
+            }
+        }
+        let kho = &manifest["kho"];
+        let scratch =
+            (PhysAddr::new(number(&kho["scratch_phys"])), kho["scratch_size"].as_u64().expect("a number"));
+        let hints = Hints { root: Some(PhysAddr::new(number(&kho["fdt_phys"]))), scratch: Some(scratch) };
+        Self { size, hints, pages }
+    }
+
+    pub(crate) fn read(&self, at: u64) -> u64 {
+        let skip = usize::try_from(at % 4096).expect("inside a page");
+        let page = self.pages.get(&(at / 4096)).copied().unwrap_or([0; 4096]);
+        u64::from_le_bytes(page[skip..skip + 8].try_into().expect("8 bytes"))
+    }
+
+    pub(crate) fn write(&mut self, at: u64, bytes: &[u8]) {
+        for (at, byte) in (at..).zip(bytes) {
+            let page = self.pages.entry(at / 4096).or_insert([0; 4096]);
+            page[usize::try_from(at % 4096).expect("inside a page")] = *byte;
+        }
+    }
+
+    pub(crate) fn word(&mut self, at: u64, word: u64) {
+        self.write(at, &word.to_le_bytes());
+    }
+
+    /// All bytes.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![0; usize::try_from(self.size).expect("it fits")];
+        for (number, page) in &self.pages {
+            let at = usize::try_from(number * 4096).expect("it fits");
+            bytes[at..at + 4096].copy_from_slice(page);
+        }
+        bytes
+    }
+
+    pub(crate) fn inspect(&self) -> Inspection {
+        self.inspect_at(self.hints)
+    }
+
+    pub(crate) fn inspect_at(&self, hints: Hints) -> Inspection {
+        let pages = self.pages.iter().map(|(number, page)| (PhysAddr::new(number * 4096), &page[..]));
+        let contents = Contents::Memory(Memory::of_pages(self.size, pages));
+        let source =
+            Source { kind: "raw", contents, hints: Hints::default(), kernel: None, notes: Vec::new() };
+        inspect(source, &Options { hints, digest: true })
+    }
 }
