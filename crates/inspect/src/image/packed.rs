@@ -4,7 +4,7 @@
 //! the last window of the output is zeros already: the decoder would be in the same state after it. That halves
 //! the time for a recorded image. Checksums of frames are not compared, by `ruzstd` neither.
 
-use std::io::{BufReader, ErrorKind, Read};
+use std::io::{BufReader, ErrorKind, Read, Write};
 
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
@@ -22,7 +22,7 @@ pub(crate) const MAX_MEMORY: u64 = 16 << 40;
 /// Unpacks all frames of `from`.
 pub(crate) fn unpack(from: impl Read) -> Result<Pages, String> {
     let mut from = BufReader::with_capacity(1 << 18, from);
-    let mut unpacker = Unpacker { pages: Pages::default(), at: 0, buffer: vec![0; 1 << 18] };
+    let mut unpacker = Unpacker { pages: Pages::default(), at: 0 };
     let mut magic = [0; 4];
     while fill(&mut from, &mut magic)? {
         match u32::from_le_bytes(magic) {
@@ -96,11 +96,39 @@ fn header(from: &mut impl Read) -> Result<Header, String> {
     Ok(Header { bytes, window })
 }
 
+/// Lets the decoder have its whole window at once: it would double it again and again, and faults of fresh pages
+/// are half of the time of a recorded image.
+fn prepare(decoder: &mut FrameDecoder, window: u64) {
+    // Two frames that have nothing but a window: of 1 KiB, and of a quarter more than the one that comes.
+    let frame = |exponent: u8, eighths: u8| [&MAGIC[..], &[0, exponent << 3 | eighths]].concat();
+    let exponent = window.max(1 << 10).ilog2().saturating_sub(10);
+    if let Ok(exponent @ ..16) = u8::try_from(exponent) {
+        let eighths = (window >> (exponent + 7)) & 7;
+        let (exponent, eighths) = if eighths > 5 { (exponent + 1, 0) } else { (exponent, eighths + 2) };
+        let eighths = u8::try_from(eighths).expect("below 8");
+        let small = decoder.init(frame(0, 0).as_slice());
+        // If it does not work it is slower, no more.
+        let _ = small.and_then(|()| decoder.reset(frame(exponent, eighths).as_slice()));
+    }
+}
+
 struct Unpacker {
     pages: Pages,
     /// Bytes that were unpacked and taken out of the decoder, or left out.
     at: u64,
-    buffer: Vec<u8>,
+}
+
+/// Takes what the decoder gives straight out of its window: a copy less.
+impl Write for Unpacker {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.pages.append(self.at, bytes);
+        self.at += u64::try_from(bytes.len()).expect("a length fits in 64 bits");
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Unpacker {
@@ -113,6 +141,7 @@ impl Unpacker {
             ));
         }
         let mut decoder = FrameDecoder::new();
+        prepare(&mut decoder, window);
         decoder.init(bytes.as_slice()).map_err(|error| error.to_string())?;
         let mut zeros = 0;
         while !decoder.is_finished() {
@@ -143,14 +172,7 @@ impl Unpacker {
         decoder
             .decode_blocks(&mut source, BlockDecodingStrategy::UptoBlocks(1))
             .map_err(|error| error.to_string())?;
-        loop {
-            let read = decoder.read(&mut self.buffer).map_err(|error| error.to_string())?;
-            if read == 0 {
-                break;
-            }
-            self.pages.append(self.at, &self.buffer[..read]);
-            self.at += u64::try_from(read).expect("a length fits in 64 bits");
-        }
+        decoder.collect_to_writer(&mut *self).map_err(|error| error.to_string())?;
         if self.pages.kept() > MAX_KEPT || self.at > MAX_MEMORY {
             return Err(String::from("it holds more than 4 GiB of data; unpack it with `zstd -d` first"));
         }

@@ -7,6 +7,8 @@ use luosim_physmem::{AccessError, PAGE_SIZE, PhysAddr};
 use super::Visit;
 
 const PAGE: usize = 4096;
+/// Pages in a chunk.
+const CHUNK: usize = 256;
 
 /// The pages that are not zero.
 #[derive(Debug, Default)]
@@ -14,8 +16,8 @@ pub(crate) struct Pages {
     size: u64,
     /// Numbers of the kept pages, ascending.
     numbers: Vec<u64>,
-    /// Their contents.
-    bytes: Vec<u8>,
+    /// Their contents, in chunks that never move.
+    chunks: Vec<Vec<u8>>,
 }
 
 impl Pages {
@@ -37,7 +39,7 @@ impl Pages {
 
     /// Bytes kept.
     pub(crate) fn kept(&self) -> usize {
-        self.bytes.len()
+        self.numbers.len() * PAGE
     }
 
     /// Stores `bytes` at `at`, behind everything stored before or in its last page.
@@ -56,16 +58,25 @@ impl Pages {
 
     fn put(&mut self, number: u64, skip: usize, piece: &[u8]) {
         if self.numbers.last() != Some(&number) {
+            if self.numbers.len().is_multiple_of(CHUNK) {
+                self.chunks.push(Vec::with_capacity(CHUNK * PAGE));
+            }
             self.numbers.push(number);
-            self.bytes.resize(self.bytes.len() + PAGE, 0);
+            let chunk = self.chunks.last_mut().expect("there is one");
+            chunk.resize(chunk.len() + PAGE, 0);
         }
-        let base = self.bytes.len() - PAGE + skip;
-        self.bytes[base..base + piece.len()].copy_from_slice(piece);
+        let chunk = self.chunks.last_mut().expect("there is one");
+        let base = chunk.len() - PAGE + skip;
+        chunk[base..base + piece.len()].copy_from_slice(piece);
+    }
+
+    fn at(&self, index: usize) -> &[u8] {
+        let within = index % CHUNK * PAGE;
+        &self.chunks[index / CHUNK][within..within + PAGE]
     }
 
     fn page(&self, number: u64) -> Option<&[u8]> {
-        let index = self.numbers.binary_search(&number).ok()?;
-        Some(&self.bytes[index * PAGE..(index + 1) * PAGE])
+        self.numbers.binary_search(&number).ok().map(|index| self.at(index))
     }
 
     pub(crate) fn read(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<(), AccessError> {
@@ -90,8 +101,8 @@ impl Pages {
 
     /// Shows every kept page.
     pub(crate) fn visit(&self, visit: &mut Visit<'_>) -> ControlFlow<()> {
-        for (number, page) in self.numbers.iter().zip(self.bytes.chunks_exact(PAGE)) {
-            visit(PhysAddr::new(number * PAGE_SIZE), page)?;
+        for (index, number) in self.numbers.iter().enumerate() {
+            visit(PhysAddr::new(number * PAGE_SIZE), self.at(index))?;
         }
         ControlFlow::Continue(())
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use luosim_inspect::{Contents, Hints, Inspection, Memory, Options, Severity, Source, inspect};
 use luosim_physmem::PhysAddr;
@@ -62,7 +63,14 @@ pub(crate) struct World {
 }
 
 impl World {
+    /// The small set of `kernel`, unpacked once.
     pub(crate) fn new(kernel: &str) -> Self {
+        static UNPACKED: Mutex<BTreeMap<String, World>> = Mutex::new(BTreeMap::new());
+        let mut unpacked = UNPACKED.lock().expect("nobody panics while unpacking");
+        unpacked.entry(kernel.to_owned()).or_insert_with(|| Self::unpack(kernel)).clone()
+    }
+
+    fn unpack(kernel: &str) -> Self {
         let (folder, mut pages) = (small(kernel), BTreeMap::new());
         let (manifest, mut page) = (manifest(&folder), [0; 4096]);
         let size = manifest["mem_bytes"].as_u64().expect("a number");
@@ -79,6 +87,11 @@ impl World {
             (PhysAddr::new(number(&kho["scratch_phys"])), kho["scratch_size"].as_u64().expect("a number"));
         let hints = Hints { root: Some(PhysAddr::new(number(&kho["fdt_phys"]))), scratch: Some(scratch) };
         Self { size, hints, pages }
+    }
+
+    /// Memory of zeros.
+    pub(crate) fn small(size: u64) -> Self {
+        Self { size, hints: Hints::default(), pages: BTreeMap::new() }
     }
 
     pub(crate) fn read(&self, at: u64) -> u64 {
