@@ -1,11 +1,13 @@
 //! Kexec HandOver (KHO): the root tree's names, the two page trackers, and the small structures around them.
 
+pub mod geometry;
 pub mod memblock;
 pub mod metadata;
 pub mod scratch;
 pub mod setup_data;
 pub mod test_module;
 pub mod v1;
+pub mod v3;
 pub mod v4;
 pub mod vmalloc;
 

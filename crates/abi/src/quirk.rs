@@ -35,29 +35,29 @@ macro_rules! quirks {
 
 quirks! {
     NoNameCheck = "no-name-check",
-        "6.19: CREATE_SESSION takes an empty name, and cuts 64 bytes without NUL to 63";
+        "6.19, 7.0, early 7.1: CREATE_SESSION takes an empty name, and cuts 64 bytes without NUL to 63";
     NoDirectionCheck = "no-direction-check",
-        "6.19: a session command is run whether the session is incoming or outgoing";
+        "6.19, 7.0: a session command is run whether the session is incoming or outgoing";
     SameInodeTwice = "same-inode-twice",
-        "6.19: one memfd may be preserved under several tokens; only the first retrieve gets its pages";
+        "6.19, 7.0: one memfd may be preserved under several tokens; only the first retrieve gets its pages";
     FinishIgnoresReserved = "finish-ignores-reserved",
-        "6.19 to 7.1: FINISH does not look at its reserved field";
+        "6.19 to 7.1, early 7.2: FINISH does not look at its reserved field";
     RetrieveErrorForgotten = "retrieve-error-forgotten",
-        "6.19: a failed RETRIEVE_FD is not remembered; another try works on memory that is already freed";
+        "6.19, 7.0: a failed RETRIEVE_FD is not remembered; another try works on memory that is already freed";
     DeserializeErrorSwallowed = "deserialize-error-swallowed",
-        "6.19: a file that cannot be deserialised ends its session's list silently instead of failing the open";
+        "6.19, 7.0: a file that cannot be deserialised ends its session's list silently instead of failing the open";
     SealsNotCarried = "seals-not-carried",
-        "6.19: memfd-v1 has no seals; every file comes back with F_SEAL_SEAL alone";
+        "6.19, 7.0: memfd-v1 has no seals; every file comes back with F_SEAL_SEAL alone";
     FolioFlagsAtPreserve = "folio-flags-at-preserve",
-        "6.19: pages allocated but unused at PRESERVE_FD come back as zeros, whatever was written later";
+        "6.19, 7.0: pages allocated but unused at PRESERVE_FD come back as zeros, whatever was written later";
     LargeFileTruncatedCount = "large-file-einval",
-        "6.19: no limit on the pages of a memfd; the page count is cut to 32 bits (16 TiB gives EINVAL)";
+        "6.19, 7.0: no limit on the pages of a memfd; the page count is cut to 32 bits (16 TiB gives EINVAL)";
     StaleRestoreError = "stale-restore-error",
-        "6.19: when a folio cannot be restored after another could, RETRIEVE_FD succeeds with pages missing";
+        "6.19, 7.0: when a folio cannot be restored after another could, RETRIEVE_FD succeeds with pages missing";
     BlocksOnePerFolio = "blocks-one-per-folio",
-        "6.19: st_blocks of a retrieved file counts one page for each folio, whatever its order";
+        "6.19, 7.0: st_blocks of a retrieved file counts one page for each folio, whatever its order";
     ShortLinkText = "short-link-text",
-        "6.19: readlink of a session descriptor fails with ENAMETOOLONG for names of 39 bytes and more";
+        "6.19, 7.0: readlink of a session descriptor fails with ENAMETOOLONG for names of 39 bytes and more";
     EmptyTrailingBlock = "empty-trailing-block",
         "7.2, 7.3: a CREATE_SESSION refused with EEXIST when all blocks are full leaves an empty block, and \
          the next kernel panics";
@@ -66,13 +66,17 @@ quirks! {
     RetrieveSessionFaultDestroys = "retrieve-session-fault-destroys",
         "all: RETRIEVE_SESSION whose reply cannot be written back finishes and removes the session";
     WriteWindowPage = "write-window-page",
-        "6.19, 7.1: a write over the end of a frozen or grow-sealed file is cut at a page, not at 2 MiB";
+        "6.19 to 7.1: a write over the end of a frozen or grow-sealed file is cut at a page, not at 2 MiB";
     FinalizeErrorKeepsFrozen = "finalize-error-keeps-frozen",
-        "6.19: when KHO cannot be finalised, reboot says EAGAIN and the frozen files stay frozen";
+        "6.19, 7.0: when KHO cannot be finalised, reboot says EAGAIN and the frozen files stay frozen";
     PreserveContextRunsLuo = "preserve-context-runs-luo",
-        "6.19: the live update steps run for images loaded with KEXEC_PRESERVE_CONTEXT as well";
+        "6.19, 7.0: the live update steps run for images loaded with KEXEC_PRESERVE_CONTEXT as well";
     CrashImageTakesKho = "crash-image-takes-kho",
-        "6.19: an image for the crash kernel takes the handover along, and KHO stays on in a crash kernel";
+        "6.19, 7.0: an image for the crash kernel takes the handover along";
+    CrashKernelKeepsKho = "crash-kernel-keeps-kho",
+        "up to 7.2: KHO is not switched off in a crash kernel";
+    FlbErrorForgotten = "flb-error-forgotten",
+        "7.0, 7.1: an FLB that could not be retrieved is tried again at the next call";
 }
 
 impl Quirk {

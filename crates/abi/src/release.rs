@@ -1,7 +1,8 @@
 //! Kernel releases: which version of each format and interface they speak, their limits and quirks.
 //!
-//! A release is a row of [`RELEASES`]. The behaviour of a row is that of the newest point release whose
-//! answers were recorded (`point`).
+//! A release is a row of [`RELEASES`]. The behaviour of a row is that of the newest point release that was read
+//! or whose answers were recorded (`point`, `evidence`); what an older point release does otherwise is a quirk
+//! that can be switched on.
 
 use crate::ioctl::Command;
 use crate::quirk::{Quirk, Quirks};
@@ -9,10 +10,45 @@ use crate::quirk::{Quirk, Quirks};
 /// A release luosim can boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ReleaseId {
+    /// Linux 6.16: the first with KHO.
+    V6_16,
+    /// Linux 6.17.
+    V6_17,
+    /// Linux 6.18: the last without the orchestrator.
+    V6_18,
     /// Linux 6.19: the first with the orchestrator.
     V6_19,
+    /// Linux 7.0: file-lifecycle-bound objects.
+    V7_0,
+    /// Linux 7.1: radix tree, seals.
+    V7_1,
+    /// Linux 7.2: blocks instead of arrays.
+    V7_2,
     /// Linux 7.3.
     V7_3,
+}
+
+/// What a row rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Evidence {
+    /// A real kernel's answers to a probe, and its handover memory.
+    Recorded,
+    /// A real kernel booted on handovers of others; the rest from its source.
+    Observed,
+    /// Public history of the source alone: taken to be as its neighbours where nothing else is known.
+    History,
+}
+
+impl Evidence {
+    /// One word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Recorded => "recorded",
+            Self::Observed => "observed",
+            Self::History => "history",
+        }
+    }
 }
 
 /// Version of the KHO root tree and its page tracker.
@@ -20,7 +56,9 @@ pub enum ReleaseId {
 pub enum KhoVersion {
     /// `kho-v1`: bitmap chunks, finalised before the jump.
     V1,
-    /// `kho-v4`: radix tree, always current.
+    /// `kho-v3`: radix tree, always current; subtrees with a size.
+    V3,
+    /// `kho-v4`: the bytes of `kho-v3` under another name.
     V4,
 }
 
@@ -30,9 +68,29 @@ impl KhoVersion {
     pub const fn compatible(self) -> &'static str {
         match self {
             Self::V1 => crate::kho::v1::COMPATIBLE,
+            Self::V3 => crate::kho::v3::COMPATIBLE,
             Self::V4 => crate::kho::v4::COMPATIBLE,
         }
     }
+
+    /// Whether preserved pages are a radix tree, which is always current; otherwise bitmaps that are listed when
+    /// KHO is finalised.
+    #[must_use]
+    pub const fn is_radix(self) -> bool {
+        !matches!(self, Self::V1)
+    }
+}
+
+/// When the list of preserved pages is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finalize {
+    /// By hand, before the image is loaded (6.16 to 6.18): an image loaded earlier takes nothing along, and nothing
+    /// can be preserved until it is undone.
+    BeforeLoad,
+    /// In the reboot path, by the orchestrator, or by hand as often as one likes (6.19, 7.0).
+    AtReboot,
+    /// Never: it is always current.
+    Never,
 }
 
 /// Version of the orchestrator's own handover data.
@@ -82,15 +140,21 @@ pub struct Release {
     pub id: ReleaseId,
     /// Name in scenarios and on the command line, `7.3`.
     pub name: &'static str,
-    /// The point release whose answers were recorded, as `uname -r` gives it: `7.3.4`.
+    /// The point release that this row is like, as `uname -r` gives it: `7.3.4`.
     pub point: &'static str,
+    /// What the row rests on.
+    pub evidence: Evidence,
     /// Root tree and tracker.
     pub kho: KhoVersion,
-    /// Orchestrator data.
-    pub luo: LuoVersion,
-    /// memfd handler data.
-    pub memfd: MemfdVersion,
-    /// Whether file-lifecycle-bound objects exist.
+    /// When preserved pages are listed.
+    pub finalize: Finalize,
+    /// Whether KHO is on without `kho=on`. The simulated kernels are built with it on where that is an option.
+    pub kho_default: bool,
+    /// Orchestrator data; none before 6.19.
+    pub luo: Option<LuoVersion>,
+    /// memfd handler data; none before 6.19.
+    pub memfd: Option<MemfdVersion>,
+    /// Whether file-lifecycle-bound objects exist; with `luo-v1` their node is mandatory then.
     pub flb: bool,
     /// Whether a `kexec-metadata` subtree is written.
     pub metadata: bool,
@@ -98,82 +162,159 @@ pub struct Release {
     pub session_commands: &'static [Command],
     /// The defects of this release.
     pub quirks: Quirks,
-    /// Scratch areas are rounded up to this many bytes; with explicit sizes 6.19 rounds only the last kind.
+    /// Scratch areas are rounded up to this many bytes.
     pub scratch_align: u64,
+    /// Whether low and global areas of given sizes are rounded too, not only those of nodes.
+    pub scratch_rounds_all: bool,
 }
 
 /// Commands of the device, in every release.
 pub const DEVICE_COMMANDS: &[Command] = &[Command::CreateSession, Command::RetrieveSession];
 
+const FIRST_SESSION_COMMANDS: &[Command] = &[Command::PreserveFd, Command::RetrieveFd, Command::Finish];
+const SESSION_COMMANDS: &[Command] =
+    &[Command::PreserveFd, Command::RetrieveFd, Command::Finish, Command::GetName];
+
+/// 6.19; 7.0 is not known to have mended any of them.
+const FIRST_QUIRKS: &[Quirk] = &[
+    Quirk::NoNameCheck,
+    Quirk::NoDirectionCheck,
+    Quirk::SameInodeTwice,
+    Quirk::FinishIgnoresReserved,
+    Quirk::RetrieveErrorForgotten,
+    Quirk::DeserializeErrorSwallowed,
+    Quirk::SealsNotCarried,
+    Quirk::FolioFlagsAtPreserve,
+    Quirk::LargeFileTruncatedCount,
+    Quirk::StaleRestoreError,
+    Quirk::BlocksOnePerFolio,
+    Quirk::ShortLinkText,
+    Quirk::RetrieveSessionFaultDestroys,
+    Quirk::WriteWindowPage,
+    Quirk::FinalizeErrorKeepsFrozen,
+    Quirk::PreserveContextRunsLuo,
+    Quirk::CrashImageTakesKho,
+    Quirk::CrashKernelKeepsKho,
+];
+
+/// 6.18, and what rows before and after it have in common with it.
+const KHO_ONLY: Release = Release {
+    id: ReleaseId::V6_18,
+    name: "6.18",
+    point: "6.18.15",
+    evidence: Evidence::Observed,
+    kho: KhoVersion::V1,
+    finalize: Finalize::BeforeLoad,
+    kho_default: false,
+    luo: None,
+    memfd: None,
+    flb: false,
+    metadata: false,
+    session_commands: &[],
+    quirks: Quirks::of(&[Quirk::CrashKernelKeepsKho]),
+    scratch_align: 2 << 20,
+    scratch_rounds_all: false,
+};
+
+const V6_19: Release = Release {
+    id: ReleaseId::V6_19,
+    name: "6.19",
+    point: "6.19.6",
+    evidence: Evidence::Recorded,
+    finalize: Finalize::AtReboot,
+    kho_default: true,
+    luo: Some(LuoVersion::V1),
+    memfd: Some(MemfdVersion::V1),
+    session_commands: FIRST_SESSION_COMMANDS,
+    quirks: Quirks::of(FIRST_QUIRKS),
+    ..KHO_ONLY
+};
+
+const V7_3: Release = Release {
+    id: ReleaseId::V7_3,
+    name: "7.3",
+    point: "7.3.4",
+    evidence: Evidence::Recorded,
+    kho: KhoVersion::V4,
+    finalize: Finalize::Never,
+    kho_default: true,
+    luo: Some(LuoVersion::V5),
+    memfd: Some(MemfdVersion::V2),
+    flb: true,
+    metadata: true,
+    session_commands: SESSION_COMMANDS,
+    quirks: Quirks::of(&[
+        Quirk::EmptyTrailingBlock,
+        Quirk::ExecSealImpliesWrite,
+        Quirk::RetrieveSessionFaultDestroys,
+    ]),
+    scratch_align: 4 << 20,
+    scratch_rounds_all: true,
+};
+
 /// Every release, oldest first.
 pub const RELEASES: &[Release] = &[
+    Release { id: ReleaseId::V6_16, name: "6.16", point: "6.16.0", evidence: Evidence::History, ..KHO_ONLY },
+    Release { id: ReleaseId::V6_17, name: "6.17", point: "6.17.0", evidence: Evidence::History, ..KHO_ONLY },
+    KHO_ONLY,
+    V6_19,
     Release {
-        id: ReleaseId::V6_19,
-        name: "6.19",
-        point: "6.19.6",
-        kho: KhoVersion::V1,
-        luo: LuoVersion::V1,
-        memfd: MemfdVersion::V1,
-        flb: false,
-        metadata: false,
-        session_commands: &[Command::PreserveFd, Command::RetrieveFd, Command::Finish],
-        quirks: Quirks::of(&[
-            Quirk::NoNameCheck,
-            Quirk::NoDirectionCheck,
-            Quirk::SameInodeTwice,
-            Quirk::FinishIgnoresReserved,
-            Quirk::RetrieveErrorForgotten,
-            Quirk::DeserializeErrorSwallowed,
-            Quirk::SealsNotCarried,
-            Quirk::FolioFlagsAtPreserve,
-            Quirk::LargeFileTruncatedCount,
-            Quirk::StaleRestoreError,
-            Quirk::BlocksOnePerFolio,
-            Quirk::ShortLinkText,
-            Quirk::RetrieveSessionFaultDestroys,
-            Quirk::WriteWindowPage,
-            Quirk::FinalizeErrorKeepsFrozen,
-            Quirk::PreserveContextRunsLuo,
-            Quirk::CrashImageTakesKho,
-        ]),
-        scratch_align: 2 << 20,
+        id: ReleaseId::V7_0,
+        name: "7.0",
+        point: "7.0.0",
+        evidence: Evidence::History,
+        flb: true,
+        quirks: Quirks::of(FIRST_QUIRKS).with(Quirk::FlbErrorForgotten),
+        ..V6_19
     },
     Release {
-        id: ReleaseId::V7_3,
-        name: "7.3",
-        point: "7.3.4",
-        kho: KhoVersion::V4,
-        luo: LuoVersion::V5,
-        memfd: MemfdVersion::V2,
-        flb: true,
-        metadata: true,
-        session_commands: &[Command::PreserveFd, Command::RetrieveFd, Command::Finish, Command::GetName],
+        id: ReleaseId::V7_1,
+        name: "7.1",
+        point: "7.1.13",
+        kho: KhoVersion::V3,
+        luo: Some(LuoVersion::V1),
+        session_commands: FIRST_SESSION_COMMANDS,
         quirks: Quirks::of(&[
-            Quirk::EmptyTrailingBlock,
+            Quirk::FinishIgnoresReserved,
             Quirk::ExecSealImpliesWrite,
             Quirk::RetrieveSessionFaultDestroys,
+            Quirk::WriteWindowPage,
+            Quirk::CrashKernelKeepsKho,
+            Quirk::FlbErrorForgotten,
         ]),
-        scratch_align: 4 << 20,
+        scratch_align: 2 << 20,
+        ..V7_3
     },
+    Release {
+        id: ReleaseId::V7_2,
+        name: "7.2",
+        point: "7.2.13",
+        quirks: V7_3.quirks.with(Quirk::CrashKernelKeepsKho),
+        ..V7_3
+    },
+    V7_3,
 ];
 
 impl ReleaseId {
     /// The row of this release.
     #[must_use]
     pub fn release(self) -> &'static Release {
-        match self {
-            Self::V6_19 => &RELEASES[0],
-            Self::V7_3 => &RELEASES[1],
-        }
+        &RELEASES[self as usize]
     }
 
-    /// The release with this name: `7.3`, or its recorded point release `7.3.4`.
+    /// The release with this name: `7.3`, or its point release `7.3.4`.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         RELEASES
             .iter()
             .find(|release| release.name == name || release.point == name)
             .map(|release| release.id)
+    }
+
+    /// Whether this release has `/dev/liveupdate`.
+    #[must_use]
+    pub fn has_luo(self) -> bool {
+        self.release().luo.is_some()
     }
 }
 
@@ -184,7 +325,7 @@ mod tests {
     #[test]
     fn every_row_is_found_by_its_id_and_names() {
         for row in RELEASES {
-            assert_eq!(row.id.release().name, row.name);
+            assert_eq!(row.id.release().name, row.name, "rows stand in the order of their ids");
             assert_eq!(ReleaseId::from_name(row.name), Some(row.id));
             assert_eq!(ReleaseId::from_name(row.point), Some(row.id));
         }
@@ -196,6 +337,22 @@ mod tests {
             for (i, command) in row.session_commands.iter().enumerate() {
                 assert_eq!(usize::from(command.nr()), 0x40 + i);
             }
+        }
+    }
+
+    #[test]
+    fn rows_make_sense() {
+        for row in RELEASES {
+            assert_eq!(
+                row.luo.is_some(),
+                row.memfd.is_some(),
+                "{}: the handler needs the orchestrator",
+                row.name
+            );
+            assert_eq!(row.kho.is_radix(), row.finalize == Finalize::Never, "{}", row.name);
+            assert_eq!(row.kho.is_radix(), row.metadata, "{}", row.name);
+            assert!(row.point.starts_with(&format!("{}.", row.name)));
+            assert_eq!(row.session_commands.is_empty(), row.luo.is_none());
         }
     }
 }

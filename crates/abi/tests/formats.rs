@@ -6,10 +6,11 @@ use std::mem::{offset_of, size_of};
 use std::path::{Path, PathBuf};
 
 use luosim_abi::ioctl::{self, Command};
-use luosim_abi::kho::{self, v1, v4, vmalloc};
+use luosim_abi::kho::geometry::Geometry;
+use luosim_abi::kho::{self, v1, v3, v4, vmalloc};
 use luosim_abi::luo::{self, block, flb, record};
 use luosim_abi::memfd::{self, folio::FolioEntry};
-use luosim_abi::release::RELEASES;
+use luosim_abi::release::{LuoVersion, MemfdVersion, RELEASES};
 use luosim_abi::{fdt, luo::v1 as luo_v1};
 use zerocopy::{big_endian, little_endian};
 
@@ -359,12 +360,27 @@ fn the_table_of_releases_is_the_crates() {
     let want: Vec<Vec<String>> = RELEASES
         .iter()
         .map(|row| {
-            let formats = [row.kho.compatible(), row.luo.compatible(), row.memfd.compatible()];
+            let luo = row.luo.map_or("none", LuoVersion::compatible);
+            let memfd = row.memfd.map_or("none", MemfdVersion::compatible);
+            let formats = [row.kho.compatible(), luo, memfd];
             let words = [row.name].into_iter().chain(formats).chain([yes(row.flb), yes(row.metadata)]);
             words.map(str::to_owned).collect()
         })
         .collect();
     assert_eq!(rows, want);
+}
+
+#[test]
+fn numbers_of_each_page_size_are_the_crates() {
+    let text = page_text("kho-v4.md");
+    let found: Vec<Vec<u64>> =
+        rows(&text, "| page size |").map(|row| row.iter().map(|cell| number(cell)).collect()).collect();
+    let of = |g: Geometry| {
+        let (key, levels) = (u64::from(g.key_bits()), u64::from(g.root_level()) + 1);
+        let (table, leaf) = (g.table_entries(), g.bitmap_bits());
+        vec![g.page_bytes(), key, levels, table, leaf, g.chunk_entries(), g.vmalloc_per_chunk()]
+    };
+    assert_eq!(found, Geometry::ALL.map(of));
 }
 
 #[test]
@@ -374,6 +390,7 @@ fn names_in_trees_are_the_crates() {
         kho::PROP_MEMORY_MAP,
         v1::COMPATIBLE,
         v1::PROP_SUBTREE,
+        v3::COMPATIBLE,
         v4::COMPATIBLE,
         v4::PROP_SUBTREE,
         v4::PROP_SIZE,
@@ -383,8 +400,19 @@ fn names_in_trees_are_the_crates() {
     let tree = page_text("luo-v1.md");
     for name in
         [luo_v1::COMPATIBLE, luo_v1::PROP_NUMBER, luo_v1::SESSION_COMPATIBLE, luo_v1::PROP_SESSION_HEADER]
+            .into_iter()
+            .chain([flb::COMPATIBLE, luo_v1::PROP_FLB_HEADER])
     {
         assert!(tree.contains(&format!("`{name}`")), "{name} in luo-v1.md");
     }
     assert!(tree.contains(&format!("`/{}`", luo_v1::NODE_SESSION)));
+    let memblock = page_text("memblock.md");
+    for name in [
+        kho::memblock::COMPATIBLE,
+        kho::memblock::NODE_COMPATIBLE,
+        kho::memblock::PROP_START,
+        kho::memblock::PROP_SIZE,
+    ] {
+        assert!(memblock.contains(&format!("`{name}`")), "{name} in memblock.md");
+    }
 }

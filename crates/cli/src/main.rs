@@ -1,7 +1,7 @@
 //! The `luosim` command.
 //!
 //! Exit codes: 0 everything as expected; 1 an expectation failed; 2 bad input (a scenario that does not read,
-//! a file that is not there, wrong options); 3 luosim's own fault; `luosim exec` has others ([`exec`]). Output that a program reads goes to
+//! a file that is not there, wrong options); 3 luosim's own fault; `luosim exec` and `luosim preflight` have others ([`exec`], [`preflight`]). Output that a program reads goes to
 //! standard output, messages to standard error. A message that cannot be written changes no exit code.
 
 #![forbid(unsafe_code)]
@@ -12,7 +12,10 @@ mod doctor;
 mod exec;
 mod files;
 mod inspect;
+mod matrix;
+mod preflight;
 mod record;
+mod releases;
 mod render;
 
 use std::fmt::Arguments;
@@ -41,11 +44,13 @@ Examples:
   luosim run --release 6.19 --explain FILE      another release; only failures
   luosim check FILE                             read without running
   luosim list                                   the scenarios in sim-scenarios
+  luosim matrix                                 what survives from release to release
   luosim exec --generations 2 -- ./agent        a program, over a kexec
   luosim inspect IMAGE                          what a kernel left for the next
+  luosim preflight /boot/vmlinuz-7.3.1 bzImage  what would survive a kexec
 
 Exit codes: 0 as expected, 1 an expectation failed, 2 bad input, 3 luosim's own fault; \
-`luosim exec` has those of its program, and others.";
+`luosim exec` has those of its program, and others; `luosim preflight` has 4 for nothing survives.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -55,12 +60,18 @@ enum Command {
     Check(commands::CheckArguments),
     /// List scenarios with one line each
     List(commands::ListArguments),
+    /// The table of releases: versions, commands, limits, quirks
+    Releases(releases::ReleasesArguments),
+    /// What survives from every release to every release
+    Matrix(matrix::MatrixArguments),
     /// Run a program with an emulated /dev/liveupdate, over simulated kexecs
     Exec(Box<exec::ExecArguments>),
     /// Show what is in handover memory, and what is wrong with it
     Inspect(Box<inspect::InspectArguments>),
     /// Look at a run of `luosim exec`, or make its machine jump
     Ctl(ctl::CtlArguments),
+    /// Say what would survive a kexec from one kernel file to another
+    Preflight(preflight::PreflightArguments),
     /// Say whether this host can run `luosim exec`, and what to do if not
     Doctor(doctor::DoctorArguments),
 }
@@ -124,9 +135,12 @@ fn main() -> ExitCode {
         Command::Run(arguments) => commands::run(&arguments).into(),
         Command::Check(arguments) => commands::check(&arguments).into(),
         Command::List(arguments) => commands::list(&arguments).into(),
+        Command::Releases(arguments) => releases::releases(&arguments).into(),
+        Command::Matrix(arguments) => matrix::matrix(&arguments).into(),
         Command::Exec(arguments) => exec::exec(&arguments),
         Command::Inspect(arguments) => inspect::inspect(&arguments).into(),
         Command::Ctl(arguments) => ctl::ctl(&arguments).into(),
+        Command::Preflight(arguments) => preflight::preflight(&arguments).into(),
         Command::Doctor(arguments) => doctor::doctor(&arguments).into(),
     })
 }

@@ -13,8 +13,8 @@ use miette::{LabeledSpan, MietteDiagnostic, NamedSource};
 
 pub(crate) const BOLD: Style = Style::new().bold();
 pub(crate) const DIM: Style = Style::new().dimmed();
-const GOOD: Style = AnsiColor::Green.on_default();
-const BAD: Style = AnsiColor::Red.on_default().bold();
+pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
+pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
 pub(crate) const WARN: Style = AnsiColor::Yellow.on_default();
 
 /// How much of a transcript is shown.
@@ -28,6 +28,28 @@ pub(crate) struct Detail {
 
 pub(crate) fn paint(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
+}
+
+/// Columns as wide as their widest text, two spaces between them; the first line is the head.
+pub(crate) fn columns<L: AsRef<[String]>>(lines: &[L]) -> String {
+    let wide = |column: usize| {
+        lines.iter().filter_map(move |line| line.as_ref().get(column)).map(|text| text.chars().count())
+    };
+    let mut out = String::new();
+    for (index, line) in lines.iter().enumerate() {
+        let cells = line.as_ref().iter().enumerate();
+        let cells = cells.map(|(at, text)| format!("{text:<width$}", width = wide(at).max().unwrap_or(0)));
+        let text = cells.collect::<Vec<_>>().join("  ");
+        let text = text.trim_end();
+        let _ = writeln!(out, "{}", if index == 0 { paint(BOLD, text) } else { text.to_owned() });
+    }
+    out
+}
+
+/// A document on a line of its own.
+pub(crate) fn json(document: &impl serde::Serialize) -> String {
+    let text = serde_json::to_string(document).expect("our documents have text keys only");
+    text + "\n"
 }
 
 /// The transcript and the ledger of a run.

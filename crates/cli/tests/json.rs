@@ -4,40 +4,8 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::{luosim, page, text};
+use common::{cells, check_json, json_tables, luosim, page, text};
 use serde_json::{Map, Value};
-
-/// A documented field: its type, and whether it is always there.
-type Fields = BTreeMap<String, (String, bool)>;
-
-fn cells(row: &str) -> Vec<&str> {
-    row.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`')).collect()
-}
-
-/// The tables behind the markers `json: NAME`, by name.
-fn documented() -> BTreeMap<String, Fields> {
-    let page = page("docs/json.md");
-    let tables = page.split("<!-- json: ").skip(1).map(|part| {
-        let (name, rest) = part.split_once(" -->").expect("a marker ends");
-        let mut rows = rest.trim_start().lines();
-        assert_eq!(rows.next(), Some("| field | type | always | meaning |"), "{name}");
-        let rows = rows.skip(1).take_while(|row| row.starts_with('|')).map(cells);
-        let fields = rows.map(|row| (row[0].to_owned(), (row[1].to_owned(), row[2] == "yes")));
-        (name.to_owned(), fields.collect())
-    });
-    tables.collect()
-}
-
-fn kind_of(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "boolean",
-        Value::Number(_) => "number",
-        Value::String(_) => "text",
-        Value::Array(_) => "list",
-        Value::Object(_) => "object",
-    }
-}
 
 /// The reports of scenarios that between them have every kind of record and every field.
 fn reports() -> Vec<Map<String, Value>> {
@@ -66,7 +34,6 @@ fn objects(list: &Value) -> impl Iterator<Item = Map<String, Value>> {
 
 #[test]
 fn the_documented_fields_are_those_of_the_output() {
-    let documented = documented();
     let mut seen: BTreeMap<String, Vec<Map<String, Value>>> = BTreeMap::new();
     for report in reports() {
         assert_eq!(report["version"], luosim_sim::transcript::VERSION);
@@ -77,22 +44,7 @@ fn the_documented_fields_are_those_of_the_output() {
         seen.entry(String::from("ledger")).or_default().extend(objects(&report["ledger"]));
         seen.entry(String::from("report")).or_default().push(report);
     }
-    assert_eq!(seen.keys().collect::<Vec<_>>(), documented.keys().collect::<Vec<_>>());
-    for (name, objects) in &seen {
-        let fields = &documented[name];
-        for object in objects {
-            for (field, value) in object {
-                let (kind, _) =
-                    fields.get(field).unwrap_or_else(|| panic!("`{field}` of {name} is not documented"));
-                assert_eq!(kind_of(value), kind, "`{field}` of {name}");
-            }
-        }
-        for (field, (_, always)) in fields {
-            let count = objects.iter().filter(|object| object.contains_key(field)).count();
-            assert!(count > 0, "`{field}` of {name} is documented and never written");
-            assert_eq!(count == objects.len(), *always, "`{field}` of {name}: is it always there?");
-        }
-    }
+    check_json(&json_tables("json"), &seen);
 }
 
 #[test]

@@ -2,8 +2,12 @@
 //!
 //! A folio of order *k* lies at an index aligned to its size and fills `1 << k` slots, so that any index in it
 //! finds it. The map owns nothing: who inserts and removes accounts for the frames.
+//!
+//! A file without pages has no map: sessions of half a million files are mostly files of a few pages or none,
+//! and what an inode weighs decides how fast they go.
 
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 
 use luosim_physmem::{Order, Pfn};
 
@@ -56,9 +60,44 @@ impl Folio {
     }
 }
 
-/// The pages of one file.
+/// The pages of one file: a map that is made with its first page.
 #[derive(Debug, Default)]
-pub struct PageCache {
+pub struct PageCache(Option<Box<Pages>>);
+
+static NO_PAGES: Pages =
+    Pages { nodes: BTreeMap::new(), slots: Vec::new(), free: Vec::new(), last: None, pages: 0 };
+
+impl Deref for PageCache {
+    type Target = Pages;
+
+    fn deref(&self) -> &Pages {
+        self.0.as_deref().unwrap_or(&NO_PAGES)
+    }
+}
+
+impl DerefMut for PageCache {
+    fn deref_mut(&mut self) -> &mut Pages {
+        self.0.get_or_insert_default()
+    }
+}
+
+impl PageCache {
+    /// Marks every folio valid and written.
+    pub fn mark_all(&mut self) {
+        if let Some(pages) = &mut self.0 {
+            pages.mark_all();
+        }
+    }
+
+    /// Removes and gives every folio, ascending.
+    pub fn drain(&mut self) -> Vec<Folio> {
+        self.0.take().map(|pages| pages.iter().map(|(_, folio)| folio).collect()).unwrap_or_default()
+    }
+}
+
+/// The map of a file that has pages.
+#[derive(Debug, Default)]
+pub struct Pages {
     /// Place in `slots` of each node.
     nodes: BTreeMap<u64, usize>,
     slots: Vec<[u64; 64]>,
@@ -73,7 +112,7 @@ fn slot_of(index: u64) -> usize {
     usize::try_from(index % SLOTS).expect("below 64")
 }
 
-impl PageCache {
+impl Pages {
     /// Pages in the map.
     #[must_use]
     pub fn pages(&self) -> u64 {
@@ -128,8 +167,7 @@ impl PageCache {
         None
     }
 
-    /// Marks every folio valid and written.
-    pub fn mark_all(&mut self) {
+    fn mark_all(&mut self) {
         for slot in self.slots.as_flattened_mut().iter_mut().filter(|slot| **slot != 0) {
             *slot |= UPTODATE | DIRTY;
         }
@@ -228,13 +266,6 @@ impl PageCache {
                 (index >= from && Self::first(index, folio.order) == index).then_some((index, folio))
             })
         })
-    }
-
-    /// Removes and gives every folio, ascending.
-    pub fn drain(&mut self) -> Vec<Folio> {
-        let folios = self.iter().map(|(_, folio)| folio).collect();
-        *self = Self::default();
-        folios
     }
 }
 

@@ -42,7 +42,7 @@ pub struct Shmem {
     /// Inode number.
     pub ino: u64,
     /// Name given to `memfd_create`; empty for a retrieved file.
-    pub name: String,
+    pub name: Box<str>,
     /// Where it comes from.
     pub kind: ShmemKind,
     /// Permission bits.
@@ -65,7 +65,7 @@ pub struct Shmem {
     /// Pages as `st_blocks` counts them.
     accounted: u64,
     /// A file of a real program, whose pages are in memory only while LUO holds it.
-    host: Option<Backing>,
+    host: Option<Box<Backing>>,
     refs: u32,
 }
 
@@ -127,7 +127,7 @@ impl Shmem {
             ShmemKind::Memfd if self.name.is_empty() => String::from("/ (deleted)"),
             ShmemKind::Memfd => format!("/memfd:{} (deleted)", self.name),
             ShmemKind::Tmpfs if self.nlink == 0 => format!("{} (deleted)", self.name),
-            ShmemKind::Tmpfs => self.name.clone(),
+            ShmemKind::Tmpfs => self.name.to_string(),
         }
     }
 
@@ -251,7 +251,7 @@ impl InodeTable {
         self.last_ino += 1;
         let inode = Shmem {
             ino: self.last_ino,
-            name: name.to_owned(),
+            name: name.into(),
             kind,
             mode,
             uid: 0,

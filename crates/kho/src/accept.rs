@@ -6,7 +6,7 @@
 //! The scratch array itself needs no reservation: it is read here, once.
 
 use luosim_abi::kho::{PROP_MEMORY_MAP, scratch};
-use luosim_abi::release::KhoVersion;
+use luosim_abi::release::{Finalize, KhoVersion, Release};
 use luosim_abi::{Errno, KResult};
 use luosim_physmem::{PAGE_SIZE, PhysAddr, PhysMem};
 
@@ -18,7 +18,9 @@ use crate::scratch::ScratchArea;
 /// A handover that will be taken over.
 #[derive(Debug)]
 pub(crate) struct Accepted {
-    /// The previous kernel's root tree.
+    /// The page of the previous kernel's root tree.
+    pub(crate) fdt: PhysAddr,
+    /// The tree.
     pub(crate) tree: Tree,
     /// First page of its memory map.
     pub(crate) map: PhysAddr,
@@ -32,25 +34,28 @@ const MAX_AREAS: u64 = 1026;
 /// Checks the root tree and the scratch array.
 pub(crate) fn accept(
     mem: &PhysMem,
-    version: KhoVersion,
+    release: &Release,
     params: BootParams,
     log: &mut KernelLog,
 ) -> KResult<Accepted> {
-    check(mem, version, params, log).inspect_err(|refusal| {
-        let number = match version {
-            KhoVersion::V1 => format!(": -{}", refusal.errno.raw()),
-            KhoVersion::V4 => String::new(),
-        };
+    let version = release.kho;
+    check(mem, release, params, log).inspect_err(|refusal| {
+        let number = if version.is_radix() { String::new() } else { format!(": -{}", refusal.errno.raw()) };
         log.warn(format!("KHO: disabling KHO revival{number}"));
     })
 }
 
-fn check(mem: &PhysMem, version: KhoVersion, params: BootParams, log: &mut KernelLog) -> KResult<Accepted> {
+fn check(mem: &PhysMem, release: &Release, params: BootParams, log: &mut KernelLog) -> KResult<Accepted> {
+    let version = release.kho;
     let tree = read_root(mem, version, params, log)?;
     check_version(tree.root(), version, params.fdt, log)?;
-    let map = memory_map(tree.root(), version, log)?;
+    let map = match release.finalize {
+        // 6.18 looks at it when it walks it: without one nothing is preserved, which is no reason to refuse.
+        Finalize::BeforeLoad => PhysAddr::new(tree.root().u64(PROP_MEMORY_MAP).unwrap_or(0)),
+        Finalize::AtReboot | Finalize::Never => memory_map(tree.root(), version, log)?,
+    };
     let scratch = read_scratch(mem, params)?;
-    Ok(Accepted { tree, map, scratch })
+    Ok(Accepted { fdt: params.fdt, tree, map, scratch })
 }
 
 fn incompatible(log: &mut KernelLog, fdt: PhysAddr, version: KhoVersion, code: i32) {

@@ -1,8 +1,7 @@
 //! The restore side: subtrees of the previous kernel, and each preserved block handed out once.
 
 use luosim_abi::kho::metadata::{self, Metadata};
-use luosim_abi::kho::{v1, v4};
-use luosim_abi::release::KhoVersion;
+use luosim_abi::kho::{v1, v3};
 use luosim_abi::{Errno, KResult};
 use luosim_physmem::{FrameUse, Order, Pfn, PhysAddr, Ram};
 
@@ -22,25 +21,24 @@ impl Kho {
             Errno::EINVAL
                 .because(format!("broken KHO subnode '{name}': missing or invalid {property} property"))
         };
-        let (property, size) = match self.version() {
-            KhoVersion::V1 => (v1::PROP_SUBTREE, None),
-            KhoVersion::V4 => {
-                let size = node.u64(v4::PROP_SIZE).ok_or_else(|| bad(v4::PROP_SIZE))?;
-                (v4::PROP_SUBTREE, Some(size))
-            }
+        let size = if self.version().is_radix() {
+            Some(node.u64(v3::PROP_SIZE).ok_or_else(|| bad(v3::PROP_SIZE))?)
+        } else {
+            None
         };
+        let property = if self.version().is_radix() { v3::PROP_SUBTREE } else { v1::PROP_SUBTREE };
         let addr = node.u64(property).ok_or_else(|| bad(property))?;
         Ok(Subtree { addr: PhysAddr::new(addr), size })
     }
 
     /// Hands out the preserved block whose first byte is `addr`: it becomes an allocated block. `None` if
-    /// there is no such block, or it was handed out before; 6.19 also above order 10.
+    /// there is no such block, or it was handed out before; `kho-v1` also above order 10.
     pub fn restore_folio(&mut self, ram: &mut Ram, addr: PhysAddr, purpose: FrameUse) -> Option<Order> {
         if !addr.is_page_aligned() {
             return None;
         }
         let order = ram.frames.preserved_order(addr.pfn())?;
-        if self.version() == KhoVersion::V1 && order > Order::MAX_BUDDY {
+        if !self.version().is_radix() && order > Order::MAX_BUDDY {
             return None;
         }
         ram.frames.restore(addr.pfn(), purpose)

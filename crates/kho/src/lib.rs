@@ -9,7 +9,7 @@
 //! "refused and booted cold"; loops are bounded by the pages of memory. Pages of the tracker are not in the
 //! tracker: they are read before anything is allocated.
 //!
-//! Mirrors `kernel/liveupdate/kexec_handover.c` of 6.19 (`kho-v1`) and 7.3 (`kho-v4`). Not here: who
+//! Mirrors `kernel/liveupdate/kexec_handover.c` of 6.18 and 6.19 (`kho-v1`), 7.1 (`kho-v3`) and 7.2, 7.3 (`kho-v4`). Not here: who
 //! preserves what (crates `luosim-luo`, `luosim-files`), NUMA (one node), the early memory of 7.3.
 
 #![forbid(unsafe_code)]
@@ -20,21 +20,23 @@ mod hold;
 mod incoming;
 pub mod log;
 mod outgoing;
+pub mod reserve_mem;
 pub mod run;
 pub mod scratch;
 pub mod tracker;
 mod vmalloc;
 pub mod walk;
 
-use luosim_abi::release::{KhoVersion, Release};
+use luosim_abi::release::{Finalize, KhoVersion, Release};
 use luosim_abi::{Errno, KResult};
-use luosim_physmem::{PhysAddr, Ram};
+use luosim_physmem::{FrameUse, PhysAddr, Ram};
 
 pub use luosim_abi::kho::vmalloc::Descriptor as VmallocArea;
 
 use crate::fdt::Tree;
 use crate::log::KernelLog;
 use crate::outgoing::Outgoing;
+use crate::reserve_mem::Reserved;
 use crate::scratch::{ScratchArea, ScratchSpec};
 
 /// The two address/size pairs: all that a kernel is given besides the memory.
@@ -101,6 +103,7 @@ pub struct Kho {
     incoming: Option<Tree>,
     kexec_count: u32,
     out: Option<Outgoing>,
+    reserved: Vec<Reserved>,
 }
 
 impl Kho {
@@ -115,8 +118,9 @@ impl Kho {
             incoming: None,
             kexec_count: 0,
             out: None,
+            reserved: Vec::new(),
         };
-        match params.map(|params| accept::accept(&ram.mem, config.release.kho, params, log)) {
+        match params.map(|params| accept::accept(&ram.mem, config.release, params, log)) {
             Some(Ok(accepted)) => kho.take_over(ram, log, accepted),
             Some(Err(refusal)) => {
                 kho.handover = Handover::Refused { reason: refusal.reason.into_owned() };
@@ -132,7 +136,7 @@ impl Kho {
         if !self.enabled {
             return;
         }
-        match scratch::place(ram, &self.config.scratch, self.config.release.scratch_align) {
+        match scratch::place(ram, &self.config.scratch, self.config.release) {
             Ok(areas) => self.scratch = areas,
             Err(problem) => {
                 log.warn("KHO: Failed to reserve scratch area, disabling kexec handover");
@@ -143,12 +147,19 @@ impl Kho {
     }
 
     fn take_over(&mut self, ram: &mut Ram, log: &mut KernelLog, accepted: accept::Accepted) {
-        log.info("KHO: found kexec handover data.");
+        log.info(match self.config.release.finalize {
+            Finalize::BeforeLoad => "KHO: found kexec handover data. Will skip init for some devices",
+            Finalize::AtReboot | Finalize::Never => "KHO: found kexec handover data.",
+        });
         for area in &accepted.scratch {
             scratch::reserve(ram, *area);
         }
         let held = hold::hold(&ram.mem, &mut ram.frames, log, self.version(), accepted.map);
         scratch::reserve_kernel(ram);
+        if self.config.release.finalize == Finalize::BeforeLoad {
+            // Later kernels leave the old root's page held.
+            self.restore_folio(ram, accepted.fdt, FrameUse::Fdt);
+        }
         self.scratch = accepted.scratch;
         self.incoming = Some(accepted.tree);
         self.handover = Handover::Accepted { blocks: held.blocks, pages: held.pages };
@@ -196,7 +207,7 @@ impl Kho {
     }
 
     fn set_up(&mut self, ram: &mut Ram, log: &mut KernelLog) -> KResult<()> {
-        self.out = Some(Outgoing::new(ram, self.version())?);
+        self.out = Some(Outgoing::new(ram, self.config.release)?);
         if self.config.release.metadata {
             self.read_metadata(ram, log);
             // Adding a subtree writes the root tree.

@@ -1,8 +1,8 @@
 //! The preserve side: blocks, page runs, allocations, subtrees, metadata, and what is passed at a kexec.
 
 use luosim_abi::kho::metadata::{self, Metadata};
-use luosim_abi::kho::{PROP_MEMORY_MAP, scratch as scratch_abi, v1, v4};
-use luosim_abi::release::KhoVersion;
+use luosim_abi::kho::{PROP_MEMORY_MAP, scratch as scratch_abi, v1, v3};
+use luosim_abi::release::{Finalize, Release};
 use luosim_abi::{Errno, KResult};
 use luosim_physmem::{FrameUse, Order, PAGE_SIZE, Pfn, PhysAddr, Ram};
 
@@ -18,58 +18,82 @@ const ROOT_ROOM: usize = 4096;
 /// This kernel's root tree and tracker.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
-    root: PhysAddr,
+    release: &'static Release,
+    /// Page of the root tree. None in a 6.18 that is not finalised: it makes a tree only then.
+    root: Option<PhysAddr>,
     pub(crate) tracker: Tracker,
     map: PhysAddr,
-    /// Newest last; the tree lists them newest first.
+    /// Newest last.
     subtrees: Vec<(String, PhysAddr, u64)>,
 }
 
 impl Outgoing {
     /// Tracker and root page. The tree is yet to be written.
-    pub(crate) fn new(ram: &mut Ram, version: KhoVersion) -> KResult<Self> {
-        let mut tracker = Tracker::new(ram, version)?;
-        let map = match version {
-            KhoVersion::V1 => PhysAddr::NULL,
-            KhoVersion::V4 => tracker.finalize(ram)?,
-        };
-        let root = ram.alloc_zeroed(Order::ZERO, FrameUse::Fdt).ok_or_else(|| no_pages(PAGE_SIZE))?;
-        tracker.add(ram, root, Order::ZERO)?;
-        Ok(Self { root: root.addr(), tracker, map, subtrees: Vec::new() })
+    pub(crate) fn new(ram: &mut Ram, release: &'static Release) -> KResult<Self> {
+        let mut tracker = Tracker::new(ram, release.kho)?;
+        let map = if release.kho.is_radix() { tracker.finalize(ram)? } else { PhysAddr::NULL };
+        let mut out = Self { release, root: None, tracker, map, subtrees: Vec::new() };
+        if release.finalize != Finalize::BeforeLoad {
+            out.make_root(ram)?;
+        }
+        Ok(out)
     }
 
-    fn version(&self) -> KhoVersion {
-        match self.tracker {
-            Tracker::Bitmaps(_) => KhoVersion::V1,
-            Tracker::Radix(_) => KhoVersion::V4,
-        }
+    fn make_root(&mut self, ram: &mut Ram) -> KResult<()> {
+        let root = ram.alloc_zeroed(Order::ZERO, FrameUse::Fdt).ok_or_else(|| no_pages(PAGE_SIZE))?;
+        self.tracker.add(ram, root, Order::ZERO)?;
+        self.root = Some(root.addr());
+        Ok(())
+    }
+
+    /// Whether 6.18's set of preserved pages is closed.
+    fn closed(&self) -> bool {
+        self.release.finalize == Finalize::BeforeLoad && self.root.is_some()
     }
 
     fn tree(&self) -> Tree {
-        let version = self.version();
+        let version = self.release.kho;
         let root = Node::new(version.compatible()).with_u64(PROP_MEMORY_MAP, self.map.raw());
-        Tree::new(self.subtrees.iter().rev().fold(root, |root, (name, blob, size)| {
-            root.with_child(
-                name,
-                match version {
-                    KhoVersion::V1 => Node::default().with_u64(v1::PROP_SUBTREE, blob.raw()),
-                    KhoVersion::V4 => {
-                        Node::default().with_u64(v4::PROP_SIZE, *size).with_u64(v4::PROP_SUBTREE, blob.raw())
-                    }
-                },
-            )
-        }))
+        let add = |root: Node, (name, blob, size): &(String, PhysAddr, u64)| {
+            let node = Node::default();
+            let node = if version.is_radix() { node.with_u64(v3::PROP_SIZE, *size) } else { node };
+            let property = if version.is_radix() { v3::PROP_SUBTREE } else { v1::PROP_SUBTREE };
+            root.with_child(name, node.with_u64(property, blob.raw()))
+        };
+        // 6.18 writes the tree from its beginning to its end; later ones put a new node before the others.
+        Tree::new(match self.release.finalize {
+            Finalize::BeforeLoad => self.subtrees.iter().fold(root, add),
+            Finalize::AtReboot | Finalize::Never => self.subtrees.iter().rev().fold(root, add),
+        })
     }
 
-    /// Writes the tree over the old one, in its page.
+    /// Writes the tree over the old one, in its page, if there is one.
     pub(crate) fn write_tree(&self, ram: &mut Ram) -> KResult<()> {
+        let Some(page) = self.root else { return Ok(()) };
         let blob = self.tree().try_to_blob().map_err(|error| Errno::EINVAL.because(error.to_string()))?;
         if blob.len() > ROOT_ROOM {
             let count = self.subtrees.len();
             return Err(Errno::ENOMEM.because(format!("the root tree with {count} subtrees exceeds a page")));
         }
-        ram.mem.write(self.root, &blob).expect("the root page lies in memory");
+        ram.mem.write(page, &blob).expect("the root page lies in memory");
         Ok(())
+    }
+
+    fn finalize(&mut self, ram: &mut Ram) -> KResult<()> {
+        if self.root.is_none() {
+            self.make_root(ram)?;
+        }
+        self.map = self.tracker.finalize(ram)?;
+        self.write_tree(ram)
+    }
+
+    /// 6.18: opens the set again, and forgets everything that was in it.
+    fn abort(&mut self, ram: &mut Ram) {
+        self.tracker.clear(ram);
+        if let Some(root) = self.root.take() {
+            ram.free(root.pfn()).expect("the root page is this kernel's");
+        }
+        self.map = PhysAddr::NULL;
     }
 }
 
@@ -88,10 +112,14 @@ impl Kho {
     /// Preserves a block with its own order.
     ///
     /// # Errors
-    /// EINVAL: KHO off, or in scratch (debug builds of the kernel); ENOMEM.
+    /// EINVAL: KHO off, or in scratch (debug builds of the kernel); ENOMEM; EBUSY: finalised (6.18).
     pub fn preserve_folio(&mut self, ram: &mut Ram, pfn: Pfn, order: Order) -> KResult<()> {
         self.check_scratch(pfn, order.pages())?;
-        self.out_mut()?.tracker.add(ram, pfn, order)
+        let out = self.out_mut()?;
+        if out.closed() {
+            return Err(Errno::EBUSY.because("KHO is finalised: nothing more can be preserved"));
+        }
+        out.tracker.add(ram, pfn, order)
     }
 
     /// Gives a block back; nothing if it is not preserved with this order.
@@ -175,20 +203,50 @@ impl Kho {
         }
     }
 
-    /// `kho-v1`: writes the list of bitmaps and its address into the root tree; may be repeated. Later
+    /// `kho-v1`: writes the list of bitmaps and its address into the root tree; from 6.19 on it may be repeated. Later
     /// versions need no such step.
     ///
     /// # Errors
     /// ENOMEM: what was finalised before stays; EINVAL with KHO off.
     pub fn finalize(&mut self, ram: &mut Ram, log: &mut KernelLog) -> KResult<()> {
         let out = self.out_mut()?;
-        if out.version() == KhoVersion::V4 {
+        if out.release.finalize == Finalize::Never {
             return Ok(());
         }
-        out.map = out.tracker.finalize(ram).inspect_err(|refusal| {
+        out.finalize(ram).inspect_err(|refusal| {
             log.err(format!("KHO: Failed to convert KHO state tree: {refusal}"));
-        })?;
-        out.write_tree(ram)
+            if out.release.finalize == Finalize::BeforeLoad {
+                out.abort(ram);
+            }
+        })
+    }
+
+    /// Writes to the control file `finalize` in debugfs.
+    ///
+    /// # Errors
+    /// ENOENT: no such file (7.1 and later, or KHO off), or, in 6.18, 0 when nothing was finalised. EEXIST: 6.18, not 0
+    /// when it was. EINVAL: 0 in 6.19 and 7.0. ENOMEM.
+    pub fn write_finalize(&mut self, ram: &mut Ram, log: &mut KernelLog, value: u64) -> KResult<()> {
+        let none = || Errno::ENOENT.because("this kernel's KHO has no finalize file");
+        let out = self.out.as_mut().ok_or_else(none)?;
+        match (out.release.finalize, value) {
+            (Finalize::Never, _) => return Err(none()),
+            (Finalize::AtReboot, 0) => {
+                return Err(Errno::EINVAL.because("what was finalised cannot be taken back"));
+            }
+            (Finalize::BeforeLoad, 0) if !out.closed() => {
+                return Err(Errno::ENOENT.because("KHO is not finalised"));
+            }
+            (Finalize::BeforeLoad, 0) => {
+                out.abort(ram);
+                return Ok(());
+            }
+            (Finalize::BeforeLoad, _) if out.closed() => {
+                return Err(Errno::EEXIST.because("KHO is finalised already"));
+            }
+            (Finalize::AtReboot | Finalize::BeforeLoad, _) => {}
+        }
+        self.finalize(ram, log)
     }
 
     /// What is preserved now.
@@ -199,11 +257,12 @@ impl Kho {
         Ok(self.out()?.tracker.tally())
     }
 
-    /// What an image loaded now passes on: writes the scratch array's copy into scratch.
+    /// What an image loaded now passes on: writes the scratch array's copy into scratch. Nothing in a 6.18 that is not
+    /// finalised.
     ///
     /// # Errors
     /// EADDRNOTAVAIL if scratch has no room for it; EINVAL with KHO off.
-    pub fn params_for_kexec(&self, ram: &mut Ram) -> KResult<BootParams> {
+    pub fn params_for_kexec(&self, ram: &mut Ram) -> KResult<Option<BootParams>> {
         let out = self.out()?;
         let scratch_size = scratch_abi::ENTRY_SIZE * u64::try_from(self.scratch.len()).expect("few areas");
         let at = self
@@ -214,7 +273,16 @@ impl Kho {
             let slot = at.checked_add(index * scratch_abi::ENTRY_SIZE).expect("inside scratch");
             ram.mem.write_obj(slot, &entry).expect("scratch lies in memory");
         }
-        Ok(BootParams { fdt: out.root, fdt_size: PAGE_SIZE, scratch: at, scratch_size })
+        Ok(out.root.map(|fdt| BootParams { fdt, fdt_size: PAGE_SIZE, scratch: at, scratch_size }))
+    }
+
+    /// Why an image that was loaded by the right call got nothing from [`Self::params_for_kexec`].
+    #[must_use]
+    pub fn why_nothing_passed(&self) -> &'static str {
+        match self.config.release.finalize {
+            Finalize::BeforeLoad if self.enabled => "KHO was not finalised when the image was loaded",
+            _ => "KHO was off when the image was loaded",
+        }
     }
 
     /// The highest 64 KiB border in a scratch area with `bytes` behind it.

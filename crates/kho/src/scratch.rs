@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use luosim_abi::release::Release;
 use luosim_physmem::{PAGE_SIZE, Pfn, PhysAddr, Ram};
 
 /// The resident simulated kernel: the first mebibyte, frame 0 included, so that no handover structure ever
@@ -66,7 +67,7 @@ impl Default for ScratchSpec {
 }
 
 /// A kernel size: digits, `0x` or octal, and one suffix of `KMGTPE`; returns what follows.
-fn memparse(text: &str) -> Option<(u64, &str)> {
+pub(crate) fn memparse(text: &str) -> Option<(u64, &str)> {
     let (radix, digits) = match text.as_bytes() {
         [b'0', b'x' | b'X', ..] => (16, &text[2..]),
         [b'0', b'0'..=b'7', ..] => (8, &text[1..]),
@@ -118,9 +119,9 @@ impl ScratchSpec {
         }
     }
 
-    /// Sizes of the areas: low, global, one node. `align` is the release's rounding; 6.19 (2 MiB) rounds
-    /// only the node's when sizes are given.
-    fn sizes(&self, align: u64) -> Option<[u64; 3]> {
+    /// Sizes of the areas: low, global, one node, as the release rounds them.
+    fn sizes(&self, release: &Release) -> Option<[u64; 3]> {
+        let align = release.scratch_align;
         let round = |bytes: u64, to: u64| bytes.checked_next_multiple_of(to);
         match *self {
             Self::Percent(percent) => {
@@ -128,7 +129,7 @@ impl ScratchSpec {
                 Some([round(bytes, align)?, 0, round(bytes, align)?])
             }
             Self::Sizes { low, global, per_node } => {
-                let first = if align < 4 << 20 { PAGE_SIZE } else { align };
+                let first = if release.scratch_rounds_all { align } else { PAGE_SIZE };
                 Some([round(low, first)?, round(global, first)?, round(per_node, align)?])
             }
         }
@@ -168,8 +169,13 @@ pub(crate) fn reserve(ram: &mut Ram, area: ScratchArea) {
 }
 
 /// Places and reserves the areas of a first kernel: from the end of low memory downwards.
-pub(crate) fn place(ram: &mut Ram, spec: &ScratchSpec, align: u64) -> Result<Vec<ScratchArea>, NoRoom> {
-    let sizes = spec.sizes(align).ok_or(NoRoom { bytes: u64::MAX })?;
+pub(crate) fn place(
+    ram: &mut Ram,
+    spec: &ScratchSpec,
+    release: &Release,
+) -> Result<Vec<ScratchArea>, NoRoom> {
+    let align = release.scratch_align;
+    let sizes = spec.sizes(release).ok_or(NoRoom { bytes: u64::MAX })?;
     let mut top = ram.mem.len().min(FOUR_GIB);
     let mut areas = Vec::with_capacity(sizes.len());
     for size in sizes {
@@ -186,6 +192,8 @@ pub(crate) fn place(ram: &mut Ram, spec: &ScratchSpec, align: u64) -> Result<Vec
 
 #[cfg(test)]
 mod tests {
+    use luosim_abi::release::ReleaseId;
+
     use super::*;
 
     #[test]
@@ -216,8 +224,10 @@ mod tests {
     #[test]
     fn explicit_sizes_are_rounded_as_the_release_rounds() {
         let spec = ScratchSpec::parse("5M,5M,5M").expect("good");
-        assert_eq!(spec.sizes(4 << 20), Some([8 << 20; 3]));
-        assert_eq!(spec.sizes(2 << 20), Some([5 << 20, 5 << 20, 6 << 20]));
-        assert_eq!(ScratchSpec::Percent(0).sizes(4 << 20), Some([0; 3]));
+        let release = |id: ReleaseId| id.release();
+        assert_eq!(spec.sizes(release(ReleaseId::V7_3)), Some([8 << 20; 3]));
+        assert_eq!(spec.sizes(release(ReleaseId::V7_1)), Some([6 << 20; 3]));
+        assert_eq!(spec.sizes(release(ReleaseId::V6_19)), Some([5 << 20, 5 << 20, 6 << 20]));
+        assert_eq!(ScratchSpec::Percent(0).sizes(release(ReleaseId::V7_2)), Some([0; 3]));
     }
 }

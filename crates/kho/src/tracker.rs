@@ -58,7 +58,7 @@ impl Tally {
 pub enum Tracker {
     /// `kho-v1`.
     Bitmaps(bitmap::Bitmaps),
-    /// `kho-v4`.
+    /// `kho-v3`, `kho-v4`.
     Radix(radix::Radix),
 }
 
@@ -70,7 +70,7 @@ impl Tracker {
     pub fn new(ram: &mut Ram, version: KhoVersion) -> KResult<Self> {
         Ok(match version {
             KhoVersion::V1 => Self::Bitmaps(bitmap::Bitmaps::default()),
-            KhoVersion::V4 => Self::Radix(radix::Radix::new(ram)?),
+            KhoVersion::V3 | KhoVersion::V4 => Self::Radix(radix::Radix::new(ram)?),
         })
     }
 
@@ -91,6 +91,14 @@ impl Tracker {
         match self {
             Self::Bitmaps(tracker) => tracker.remove(ram, pfn, order),
             Self::Radix(tracker) => tracker.remove(ram, pfn, order),
+        }
+    }
+
+    /// Forgets every block (6.18; only `kho-v1` is ever undone).
+    pub fn clear(&mut self, ram: &mut Ram) {
+        match self {
+            Self::Bitmaps(tracker) => tracker.clear(ram),
+            Self::Radix(_) => unreachable!("a radix tree is never finalised, so there is nothing to undo"),
         }
     }
 

@@ -30,7 +30,7 @@ impl From<KhoVersion> for MapFormat {
     fn from(version: KhoVersion) -> Self {
         match version {
             KhoVersion::V1 => Self::Bitmaps,
-            KhoVersion::V4 => Self::Radix,
+            KhoVersion::V3 | KhoVersion::V4 => Self::Radix,
         }
     }
 }

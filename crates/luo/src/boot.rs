@@ -4,7 +4,6 @@
 //! data panics on purpose: going on could hand out another user's pages. Late initcall: the outgoing header
 //! is made. First open: sessions and files are listed; no handler is called, no file made.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use luosim_abi::luo::record::FileRecord;
@@ -17,6 +16,7 @@ use rustc_hash::FxHashSet;
 use crate::file_set::{File, FileSet, HandlerIndex};
 use crate::flb::{FlbOps, FlbRegistry};
 use crate::format::{FileArea, FoundSession, Header, Incoming, Outgoing, v1, v5};
+use crate::held::HeldFiles;
 use crate::host::{FileHandler, Host, Memory, RetrieveStatus, SessionKey};
 use crate::ops::Direction;
 use crate::session::{Session, SessionList};
@@ -58,6 +58,10 @@ impl<H: Host> Luo<H> {
     /// [`BootPanic`] if KHO accepted the handover but LUO's part of it is broken or of another version.
     pub fn boot(mem: &mut Memory<'_>, config: LuoConfig) -> Result<Self, BootPanic> {
         let mut luo = Self::empty(config);
+        let Some(version) = config.release.luo else {
+            mem.kho.init_outgoing(mem.ram, mem.log);
+            return Ok(luo);
+        };
         if !mem.kho.enabled() {
             if config.requested {
                 mem.log.info("luo: Disabling liveupdate because KHO is disabled");
@@ -65,14 +69,16 @@ impl<H: Host> Luo<H> {
             mem.kho.init_outgoing(mem.ram, mem.log);
             return Ok(luo);
         }
-        if let Some(header) = read_header(mem, config.release).map_err(|refusal| BootPanic { refusal })? {
+        if let Some(header) =
+            read_header(mem, version, config.release.flb).map_err(|refusal| BootPanic { refusal })?
+        {
             luo.incoming_number = header.number;
-            luo.flbs = FlbRegistry::new(header.flbs);
+            luo.flbs = FlbRegistry::new(header.flbs, config.quirks);
             luo.deserialized = Deserialized::Pending(header.incoming);
         }
         mem.kho.init_outgoing(mem.ram, mem.log);
         if config.requested && mem.kho.enabled() {
-            luo.init_outgoing(mem);
+            luo.init_outgoing(mem, version);
         }
         Ok(luo)
     }
@@ -90,17 +96,17 @@ impl<H: Host> Luo<H> {
             deserialized: Deserialized::Done,
             out: None,
             handlers: Vec::new(),
-            owned: BTreeMap::new(),
-            flbs: FlbRegistry::new(PhysAddr::NULL),
+            held: HeldFiles::default(),
+            flbs: FlbRegistry::new(PhysAddr::NULL, config.quirks),
             device_open: false,
             serialized: false,
         }
     }
 
-    fn init_outgoing(&mut self, mem: &mut Memory<'_>) {
+    fn init_outgoing(&mut self, mem: &mut Memory<'_>, version: LuoVersion) {
         let number = self.incoming_number.wrapping_add(1);
-        let out = match self.release.luo {
-            LuoVersion::V1 => v1::Outgoing::new(mem, number).map(Outgoing::V1),
+        let out = match version {
+            LuoVersion::V1 => v1::Outgoing::new(mem, number, self.release.flb).map(Outgoing::V1),
             LuoVersion::V5 => v5::Outgoing::new(mem, number).map(Outgoing::V5),
         };
         match out {
@@ -239,9 +245,10 @@ impl<H: Host> Luo<H> {
         found: &FoundSession,
         seen: &mut FxHashSet<PhysAddr>,
     ) -> KResult<()> {
-        let files = match self.release.luo {
-            LuoVersion::V1 => v1::read_files(&host.memory().ram.mem, found),
-            LuoVersion::V5 => v5::read_files(&mut host.memory(), found, seen)?,
+        let files = if self.has_blocks() {
+            v5::read_files(&mut host.memory(), found, seen)?
+        } else {
+            v1::read_files(&host.memory().ram.mem, found)
         };
         let session = self.session_mut(key).expect("the session was just added");
         session.area = FileArea::Found(files.pages);
@@ -255,9 +262,13 @@ impl<H: Host> Luo<H> {
         Ok(())
     }
 
+    fn has_blocks(&self) -> bool {
+        self.release.luo == Some(LuoVersion::V5)
+    }
+
     /// A first open that fails gives the file blocks of the session at fault back (`luo-v5`).
     fn forget_area(&mut self, host: &mut H, key: SessionKey, refusal: Refusal) -> Refusal {
-        if self.release.luo == LuoVersion::V5 {
+        if self.has_blocks() {
             self.free_found(host, key);
         }
         refusal
@@ -303,15 +314,15 @@ impl<H: Host> Luo<H> {
     }
 }
 
-fn read_header(mem: &mut Memory<'_>, release: &Release) -> Result<Option<Header>, Refusal> {
+fn read_header(mem: &mut Memory<'_>, version: LuoVersion, flb: bool) -> Result<Option<Header>, Refusal> {
     let subtree = match mem.kho.subtree("LUO") {
         Ok(subtree) => subtree,
         Err(refusal) if refusal.errno == Errno::ENOENT => return Ok(None),
         Err(refusal) => return Err(refusal),
     };
-    let header = match release.luo {
+    let header = match version {
         LuoVersion::V1 => {
-            let header = v1::read_header(&mem.ram.mem, subtree.addr)?;
+            let header = v1::read_header(&mem.ram.mem, subtree.addr, flb)?;
             mem.log.info(format!("luo: Retrieved live update data, liveupdate number: {}", header.number));
             header
         }

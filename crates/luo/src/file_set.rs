@@ -1,12 +1,14 @@
 //! The files of one session, in the order in which they were preserved.
 //!
-//! Files are only added at the end and leave from the end or all at once, as in the kernel. The token index
-//! keeps the first file of a token: a corrupt handover may name a token twice, and the kernel's list walk
-//! finds the first. Tokens are mostly asked for in the order of the files: the place behind the last one found is
-//! looked at before the index, which for many files costs a miss of the cache.
+//! Files are only added at the end and leave from the end or all at once, as in the kernel. A corrupt handover
+//! may name a token twice: the first file of a token is found, as by the kernel's list walk.
+//!
+//! Tokens are found without an index as long as they ascend, which is how programs number their files: half a
+//! million files cost no second table, and a miss of the cache less for each call. The first token that does not
+//! ascend makes an index of all. Files are mostly asked for in their order: the place behind the one found last is
+//! looked at first.
 
 use std::cell::Cell;
-use std::collections::hash_map::Entry;
 
 use rustc_hash::FxHashMap;
 
@@ -31,7 +33,8 @@ pub(crate) struct File {
 #[derive(Debug, Default)]
 pub(crate) struct FileSet {
     files: Vec<File>,
-    by_token: FxHashMap<u64, usize>,
+    /// The first file of each token; none while the tokens ascend.
+    by_token: Option<FxHashMap<u64, usize>>,
     /// Behind the file found last.
     next: Cell<usize>,
 }
@@ -46,24 +49,34 @@ impl FileSet {
     }
 
     pub(crate) fn has(&self, token: u64) -> bool {
-        self.by_token.contains_key(&token)
+        self.look_up(token).is_some()
     }
 
-    /// Whether `index` holds the first file with this token, where every token has one file.
+    fn is_last_or_above(&self, token: u64) -> bool {
+        self.files.last().is_none_or(|last| last.token <= token)
+    }
+
+    fn look_up(&self, token: u64) -> Option<usize> {
+        if let Some(index) = &self.by_token {
+            return index.get(&token).copied();
+        }
+        // Where preserving files in order looks: above the last there is nothing.
+        if self.is_last_or_above(token) {
+            return self.files.last().filter(|last| last.token == token).map(|_| self.files.len() - 1);
+        }
+        self.files.binary_search_by_key(&token, |file| file.token).ok()
+    }
+
+    /// Whether `index` holds the only file with this token.
     fn is_at(&self, index: usize, token: u64) -> bool {
-        self.files.len() == self.by_token.len()
+        self.by_token.as_ref().is_none_or(|tokens| tokens.len() == self.files.len())
             && self.files.get(index).is_some_and(|file| file.token == token)
     }
 
     fn index_of(&self, token: u64) -> Option<usize> {
         let next = self.next.get();
-        for index in [next, next.wrapping_sub(1)] {
-            if self.is_at(index, token) {
-                self.next.set(index + 1);
-                return Some(index);
-            }
-        }
-        let index = *self.by_token.get(&token)?;
+        let near = [next, next.wrapping_sub(1)].into_iter().find(|index| self.is_at(*index, token));
+        let index = near.or_else(|| self.look_up(token))?;
         self.next.set(index + 1);
         Some(index)
     }
@@ -72,8 +85,8 @@ impl FileSet {
         self.index_of(token).map(|index| &self.files[index])
     }
 
-    pub(crate) fn find_mut(&mut self, token: u64) -> Option<&mut File> {
-        self.index_of(token).map(|index| &mut self.files[index])
+    pub(crate) fn find_mut(&mut self, token: u64) -> Option<(usize, &mut File)> {
+        self.index_of(token).map(|index| (index, &mut self.files[index]))
     }
 
     pub(crate) fn at(&self, index: usize) -> File {
@@ -85,16 +98,23 @@ impl FileSet {
     }
 
     pub(crate) fn push(&mut self, file: File) {
-        if let Entry::Vacant(slot) = self.by_token.entry(file.token) {
-            slot.insert(self.files.len());
+        let ascends = self.files.last().is_none_or(|last| last.token < file.token);
+        if self.by_token.is_none() && !ascends {
+            let tokens = self.files.iter().map(|file| file.token);
+            self.by_token = Some(tokens.zip(0..).collect());
+        }
+        if let Some(index) = &mut self.by_token {
+            index.entry(file.token).or_insert(self.files.len());
         }
         self.files.push(file);
     }
 
     pub(crate) fn pop(&mut self) -> Option<File> {
         let file = self.files.pop()?;
-        if self.by_token.get(&file.token) == Some(&self.files.len()) {
-            self.by_token.remove(&file.token);
+        if let Some(index) = &mut self.by_token
+            && index.get(&file.token) == Some(&self.files.len())
+        {
+            index.remove(&file.token);
         }
         Some(file)
     }
@@ -123,5 +143,19 @@ mod tests {
         assert_eq!(set.find(1).map(|found| found.data), Some(10), "popping the second keeps the first");
         assert_eq!(set.pop().map(|last| last.data), Some(20));
         assert!(!set.has(2));
+    }
+
+    #[test]
+    fn any_order_of_tokens_is_found_like_by_a_list_walk() {
+        for tokens in [vec![1, 5, 9], vec![1, 9, 5, 9, 0, 1], vec![3, 2, 1], vec![7, 7], vec![0, u64::MAX]] {
+            let mut set = FileSet::default();
+            for (data, token) in (0..).zip(&tokens) {
+                set.push(file(*token, data));
+                for asked in [0, 1, 2, 3, 5, 7, 9, u64::MAX] {
+                    let want = set.files.iter().position(|file| file.token == asked);
+                    assert_eq!((set.index_of(asked), set.has(asked)), (want, want.is_some()), "{tokens:?}");
+                }
+            }
+        }
     }
 }

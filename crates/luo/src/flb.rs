@@ -8,6 +8,7 @@
 use std::rc::Rc;
 
 use luosim_abi::luo::flb::{self as abi, FlbEntry, FlbHeader};
+use luosim_abi::quirk::{Quirk, Quirks};
 use luosim_abi::{Errno, KResult};
 use luosim_physmem::{PhysAddr, PhysMem};
 
@@ -57,11 +58,12 @@ pub(crate) struct FlbRegistry<H: Host> {
     flbs: Vec<Flb<H>>,
     /// The page of the previous kernel; 0 if it left none.
     table: PhysAddr,
+    quirks: Quirks,
 }
 
 impl<H: Host> FlbRegistry<H> {
-    pub(crate) fn new(table: PhysAddr) -> Self {
-        Self { flbs: Vec::new(), table }
+    pub(crate) fn new(table: PhysAddr, quirks: Quirks) -> Self {
+        Self { flbs: Vec::new(), table, quirks }
     }
 
     /// Binds `ops` to a handler.
@@ -181,7 +183,7 @@ impl<H: Host> FlbRegistry<H> {
         if state.finished {
             return Err(Errno::ENODATA.because(format!("FLB '{name}' is finished")));
         }
-        if let Some(errno) = state.error {
+        if let Some(errno) = state.error.filter(|_| !self.quirks.has(Quirk::FlbErrorForgotten)) {
             return Err(errno.because(format!("FLB '{name}' could not be retrieved before")));
         }
         if state.data.is_none() {

@@ -23,6 +23,7 @@ pub mod event;
 mod file_set;
 pub mod flb;
 mod format;
+mod held;
 mod host;
 mod name;
 mod ops;
@@ -37,16 +38,15 @@ pub use name::SessionName;
 pub use ops::Direction;
 pub use reboot::Carried;
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use luosim_abi::quirk::Quirks;
 use luosim_abi::release::Release;
 use luosim_abi::{Errno, Refusal};
 
-use crate::file_set::HandlerIndex;
 use crate::flb::FlbRegistry;
 use crate::format::Outgoing;
+use crate::held::HeldFiles;
 use crate::session::{Session, SessionList};
 
 /// Whether the incoming sessions have been read, once per boot at the first open of the device.
@@ -74,8 +74,7 @@ pub struct Luo<H: Host> {
     deserialized: Deserialized,
     out: Option<Outgoing>,
     handlers: Vec<Rc<dyn FileHandler<H>>>,
-    /// Every file that LUO holds now, by handler and identity: where it is held.
-    owned: BTreeMap<(HandlerIndex, Identity), (SessionKey, u64)>,
+    held: HeldFiles,
     flbs: FlbRegistry<H>,
     device_open: bool,
     serialized: bool,
@@ -160,8 +159,7 @@ impl<H: Host> Luo<H> {
     /// The session that holds the file with this identity, where the release keeps account of that.
     #[must_use]
     pub fn holder_of(&self, identity: Identity) -> Option<SessionKey> {
-        let handlers = (0..self.handlers.len()).map(HandlerIndex);
-        handlers.filter_map(|handler| self.owned.get(&(handler, identity))).map(|(key, _)| *key).next()
+        self.held.find(identity).map(|place| place.session)
     }
 
     fn session(&self, key: SessionKey) -> Option<&Session> {

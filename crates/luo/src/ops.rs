@@ -7,6 +7,7 @@ use luosim_abi::{Errno, KResult};
 use crate::event::FinishCause;
 use crate::file_set::{File, FileSet, HandlerIndex};
 use crate::format::{FileArea, v1};
+use crate::held::Place;
 use crate::host::{FileHandler, FileId, Host, Identity, RetrieveStatus, SessionKey};
 use crate::name::SessionName;
 use crate::session::Session;
@@ -146,9 +147,10 @@ impl<H: Host> Luo<H> {
         if session.direction == Direction::Outgoing {
             session.area.allocate(&mut host.memory())?;
         }
+        let place = Place::new(key, session.files.len());
         let (index, handler) = self.handler_for(host, file)?;
         let identity = handler.identity(host, file);
-        self.claim(host, &handler, index, identity, file, (key, token))?;
+        self.claim(host, &handler, index, identity, file, place)?;
         let data = self.preserve_with_flbs(host, index, &handler, file);
         let data = data.inspect_err(|_| self.disclaim(index, identity))?;
         host.file_get(file);
@@ -171,23 +173,24 @@ impl<H: Host> Luo<H> {
         index: HandlerIndex,
         identity: Identity,
         file: FileId,
-        owner: (SessionKey, u64),
+        place: Place,
     ) -> KResult<()> {
         if self.quirks.has(Quirk::SameInodeTwice) {
             return Ok(());
         }
-        if let Some((holder, token)) = self.owned.get(&(index, identity)) {
-            let session = self.session(*holder).expect("a session gives up its files before it goes").name;
+        if let Some(holder) = self.held.get(index, identity) {
+            let session = self.session(holder.session).expect("a session gives up its files before it goes");
+            let (session, token) = (session.name, session.files.at(holder.file()).token);
             let what = handler.describe(host, file);
             let why = format!("{what} is already held by session {session:?} as token {token:#x}");
             return Err(Errno::EBUSY.because(why));
         }
-        self.owned.insert((index, identity), owner);
+        self.held.insert(index, identity, place);
         Ok(())
     }
 
     fn disclaim(&mut self, handler: HandlerIndex, identity: Identity) {
-        self.owned.remove(&(handler, identity));
+        self.held.remove(handler, identity);
     }
 
     fn preserve_with_flbs(
@@ -233,13 +236,13 @@ impl<H: Host> Luo<H> {
         let result = handler.retrieve(host, file.data);
         let session = self.session_mut(key).expect("a session lives as long as its file");
         let name = session.name;
-        let entry = session.files.find_mut(file.token).expect("found before");
+        let (index, entry) = session.files.find_mut(file.token).expect("found before");
         let token = file.token;
         match result {
             Ok(id) => {
                 entry.status = RetrieveStatus::Retrieved(id);
                 let identity = handler.identity(host, id);
-                self.owned.insert((file.handler, identity), (key, token));
+                self.held.insert(file.handler, identity, Place::new(key, index));
                 host.file_get(id);
                 host.emit(Event::Retrieved { session: name, token });
                 Ok(id)

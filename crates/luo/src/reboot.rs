@@ -55,8 +55,8 @@ impl<H: Host> Luo<H> {
             session.area.write_counts(&mut host.memory(), session.files.count());
         }
         self.out().commit(&mut host.memory(), self.outgoing.count());
-        if let Outgoing::V5(out) = self.out() {
-            self.flbs.serialize(&mut host.memory(), out.flbs);
+        if let Some(table) = self.out().flbs() {
+            self.flbs.serialize(&mut host.memory(), table);
         }
         let mem = host.memory();
         if let Err(refusal) = mem.kho.finalize(mem.ram, mem.log) {

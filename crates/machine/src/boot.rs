@@ -168,8 +168,10 @@ impl Kernel {
         let mut log = KernelLog::default();
         log.info(format!("Linux version {} (luosim)", release.point));
         log.info(format!("Command line: {}", options.cmdline));
-        let mut parameters = Parameters::parse(&options.cmdline, &mut log);
-        if parameters.kho && parameters.crash_kernel && !quirks.has(Quirk::CrashImageTakesKho) {
+        let mut parameters = Parameters::parse(&options.cmdline, release, &mut log);
+        // The kernel's test objects came with the first real ones.
+        parameters.test_flbs &= release.flb;
+        if parameters.kho && parameters.crash_kernel && !quirks.has(Quirk::CrashKernelKeepsKho) {
             log.info("KHO: disabled in the kdump kernel");
             parameters.kho = false;
         }
@@ -181,6 +183,7 @@ impl Kernel {
             debug: options.kho_debug,
         };
         let mut kho = Kho::boot(&mut ram, &mut log, config, params);
+        kho.reserve_mem(&mut ram, &mut log, &parameters.reserve);
         ram.let_go_of_lost_files();
         let config = LuoConfig { release, quirks, requested: parameters.liveupdate };
         let mut luo = match Luo::boot(&mut Memory { ram: &mut ram, kho: &mut kho, log: &mut log }, config) {
@@ -190,10 +193,13 @@ impl Kernel {
                 return Err((ram.into_mem(), log, format!("{panic} ({})", panic.refusal.reason)));
             }
         };
+        if let Err(refusal) = kho.carry_reservations(&mut ram) {
+            log.err(format!("reserve_mem: nothing is carried: {}", refusal.reason));
+        }
         let (files, released, events) = (Files::default(), Vec::new(), Vec::new());
         let mut core = Core { ram, kho, log, files, released, events };
-        if luo.enabled() {
-            let memfd = Rc::new(MemfdHandler::new(release.memfd, quirks));
+        if let Some(version) = release.memfd.filter(|_| luo.enabled()) {
+            let memfd = Rc::new(MemfdHandler::new(version, quirks));
             register_handlers(&mut luo, &mut core, memfd, &parameters);
         }
         let test_files = parameters.test_files;
@@ -207,10 +213,19 @@ impl Kernel {
         self.image.as_ref().is_some_and(|image| image.kind == ImageKind::PreserveContext)
     }
 
+    fn why_off(&self) -> &'static str {
+        if self.release.luo.is_none() {
+            "this release has no live update orchestrator"
+        } else if self.core.kho.enabled() {
+            "liveupdate is not on"
+        } else {
+            "KHO is off"
+        }
+    }
+
     fn outcome(&self) -> Outcome {
         if !self.luo.enabled() {
-            let reason = if self.core.kho.enabled() { "liveupdate is not on" } else { "KHO is off" };
-            return Outcome::LuoOff { reason: String::from(reason) };
+            return Outcome::LuoOff { reason: String::from(self.why_off()) };
         }
         match self.core.kho.handover() {
             Handover::Accepted { blocks, pages } => Outcome::Handover { blocks: *blocks, pages: *pages },
@@ -323,7 +338,7 @@ impl Machine {
             ImageKind::Old | ImageKind::PreserveContext => {
                 "the image was loaded by kexec_load, which passes no handover on"
             }
-            ImageKind::File | ImageKind::Crash => "KHO was off when the image was loaded",
+            ImageKind::File | ImageKind::Crash => kernel.core.kho.why_nothing_passed(),
         };
         let memory = self.take_memory();
         if let Some(ledger) = &mut self.ledger {

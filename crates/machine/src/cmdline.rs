@@ -1,18 +1,21 @@
-//! The kernel parameters that concern live update: `kho=`, `liveupdate=`, `kho_scratch=`.
+//! The kernel parameters that concern live update: `kho=`, `liveupdate=`, `kho_scratch=`, `reserve_mem=`.
 //!
 //! Two more stand for build options and modules that a stock kernel has no parameter for: `liveupdate_test=`
 //! (`CONFIG_LIVEUPDATE_TEST`) and `luosim_test=` (test files, `luosim_files::test_file`); both are off by default.
 //!
-//! All three are early parameters. A value that does not parse leaves the setting as it was and is logged as
+//! They are early parameters. A value that does not parse leaves the setting as it was and is logged as
 //! a malformed early option; of several good ones the last wins. Other words are kept and ignored.
 
+use luosim_abi::kho::memblock::MAX_RESERVATIONS;
+use luosim_abi::release::Release;
 use luosim_kho::log::KernelLog;
+use luosim_kho::reserve_mem::ReserveMem;
 use luosim_kho::scratch::ScratchSpec;
 
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parameters {
-    /// `kho=`; the simulated kernels are built with it on by default.
+    /// `kho=`; from 6.19 on the simulated kernels are built with it on by default, before that it is off.
     pub kho: bool,
     /// `liveupdate=`; off by default, as in every release.
     pub liveupdate: bool,
@@ -22,6 +25,8 @@ pub struct Parameters {
     pub test_flbs: bool,
     /// `luosim_test=`: luosim's test files.
     pub test_files: bool,
+    /// `reserve_mem=`, each: at most 8.
+    pub reserve: Vec<ReserveMem>,
     /// `elfcorehdr=`: this is a crash kernel.
     pub crash_kernel: bool,
 }
@@ -30,7 +35,15 @@ impl Default for Parameters {
     fn default() -> Self {
         let scratch = ScratchSpec::default();
         let crash_kernel = false;
-        Self { kho: true, liveupdate: false, scratch, test_flbs: false, test_files: false, crash_kernel }
+        Self {
+            kho: true,
+            liveupdate: false,
+            scratch,
+            test_flbs: false,
+            test_files: false,
+            reserve: Vec::new(),
+            crash_kernel,
+        }
     }
 }
 
@@ -52,8 +65,8 @@ fn boolean(value: &str) -> Option<bool> {
 impl Parameters {
     /// Reads a command line. Words are separated by white space; everything after `--` is for init.
     #[must_use]
-    pub fn parse(cmdline: &str, log: &mut KernelLog) -> Self {
-        let mut parameters = Self::default();
+    pub fn parse(cmdline: &str, release: &Release, log: &mut KernelLog) -> Self {
+        let mut parameters = Self { kho: release.kho_default, ..Self::default() };
         for word in cmdline.split_ascii_whitespace().take_while(|word| *word != "--") {
             let (name, value) = word.split_once('=').unwrap_or((word, ""));
             if !parameters.set(name, value, log) {
@@ -63,11 +76,19 @@ impl Parameters {
         parameters
     }
 
+    fn add_reservation(&mut self, value: &str) -> bool {
+        let parsed = ReserveMem::parse(value).filter(|new| {
+            self.reserve.len() < MAX_RESERVATIONS && self.reserve.iter().all(|other| other.name != new.name)
+        });
+        parsed.map(|reservation| self.reserve.push(reservation)).is_some()
+    }
+
     /// Applies one word; `false` if it is one of ours and does not parse.
     fn set(&mut self, name: &str, value: &str, log: &mut KernelLog) -> bool {
         match name {
             "kho" => boolean(value).map(|on| self.kho = on).is_some(),
             "liveupdate" => boolean(value).map(|on| self.liveupdate = on).is_some(),
+            "reserve_mem" => self.add_reservation(value),
             "liveupdate_test" => boolean(value).map(|on| self.test_flbs = on).is_some(),
             "luosim_test" => boolean(value).map(|on| self.test_files = on).is_some(),
             "elfcorehdr" => {
@@ -89,11 +110,13 @@ impl Parameters {
 
 #[cfg(test)]
 mod tests {
+    use luosim_abi::release::ReleaseId;
+
     use super::*;
 
     fn parse(cmdline: &str) -> (Parameters, Vec<String>) {
         let mut log = KernelLog::default();
-        let parameters = Parameters::parse(cmdline, &mut log);
+        let parameters = Parameters::parse(cmdline, ReleaseId::V7_3.release(), &mut log);
         (parameters, log.lines.iter().map(|line| line.text.clone()).collect())
     }
 

@@ -69,7 +69,7 @@ impl Machine {
         let kernel = self.running()?;
         check_root(kernel, pid, "kexec_file_load")?;
         let params = if kind.carries(kernel.quirks) && kernel.core.kho.enabled() {
-            Some(kernel.core.kho.params_for_kexec(&mut kernel.core.ram)?)
+            kernel.core.kho.params_for_kexec(&mut kernel.core.ram)?
         } else {
             None
         };
@@ -90,20 +90,14 @@ impl Machine {
         Ok(())
     }
 
-    /// Writes to KHO's `finalize` control file (6.19): non-zero finalises, again and again.
+    /// Writes to KHO's control file `finalize` (6.16 to 7.0): not 0 finalises. In 6.19 and 7.0 again and again; before
+    /// that once, until 0 undoes it.
     ///
     /// # Errors
-    /// ENOENT in releases without the file; EINVAL for 0; ENOMEM.
+    /// ENOENT without the file; else as [`luosim_kho::Kho::write_finalize`].
     pub fn kho_finalize(&mut self, value: u64) -> KResult<()> {
-        let kernel = self.running()?;
-        if kernel.release.kho != luosim_abi::release::KhoVersion::V1 || !kernel.core.kho.enabled() {
-            return Err(Errno::ENOENT.because("this kernel's KHO has no finalize file"));
-        }
-        if value == 0 {
-            return Err(Errno::EINVAL.because("what was finalised cannot be taken back"));
-        }
-        let core = &mut kernel.core;
-        core.kho.finalize(&mut core.ram, &mut core.log)
+        let core = &mut self.running()?.core;
+        core.kho.write_finalize(&mut core.ram, &mut core.log, value)
     }
 
     /// Checks of `reboot(LINUX_REBOOT_CMD_KEXEC)` before anything is done.

@@ -1,6 +1,6 @@
 //! The model against recorded answers of real kernels, case by case.
 //!
-//! The probe makes the calls that a program made on Linux 6.19.6 and 7.3.4 (`data/oracle`), in its order and with
+//! The probe makes the calls that a program made on Linux 6.19.6, 7.1.13, 7.2.13 and 7.3.4 (`data/oracle`), in its order and with
 //! its values, on the model of the same release, and compares every recorded answer. A case that differs fails
 //! the test with both answers; so does one that is neither answered nor listed in `LEFT_OUT`.
 #![expect(clippy::print_stdout, reason = "the counts are part of the result")]
@@ -66,6 +66,16 @@ fn linux_7_3_4() {
 }
 
 #[test]
+fn linux_7_2_13() {
+    compare(ReleaseId::V7_2, "7.2.13");
+}
+
+#[test]
+fn linux_7_1_13() {
+    compare(ReleaseId::V7_1, "7.1.13");
+}
+
+#[test]
 fn linux_6_19_6() {
     compare(ReleaseId::V6_19, "6.19.6");
 }
@@ -73,7 +83,7 @@ fn linux_6_19_6() {
 /// The same calls give the same answers, in a second run too.
 #[test]
 fn answers_are_deterministic() {
-    for release in [ReleaseId::V6_19, ReleaseId::V7_3] {
+    for release in [ReleaseId::V6_19, ReleaseId::V7_1, ReleaseId::V7_2, ReleaseId::V7_3] {
         assert_eq!(answers(release), answers(release));
     }
 }

@@ -65,8 +65,12 @@ fn an_ordinary_image_does_not_survive_a_panic() {
 /// A handover is taken over by a crash kernel only where the release does so, whatever was finalised.
 #[test]
 fn the_quirk_decides_what_a_crash_kernel_gets() {
-    let off = BootOptions { quirks_off: vec![Quirk::CrashImageTakesKho], ..BootOptions::default() };
-    for (options, expected) in [(BootOptions::default(), "handover"), (off, "luo-off")] {
+    let without = |quirk| BootOptions { quirks_off: vec![quirk], ..BootOptions::default() };
+    for (options, expected) in [
+        (BootOptions::default(), "handover"),
+        (without(Quirk::CrashImageTakesKho), "cold"),
+        (without(Quirk::CrashKernelKeepsKho), "luo-off"),
+    ] {
         let (mut machine, pid, ..) = world(ReleaseId::V6_19, &options);
         machine.kho_finalize(1).expect("6.19 has the file");
         machine.load_image(pid, ReleaseId::V6_19, options, ImageKind::Crash).expect("root may load");

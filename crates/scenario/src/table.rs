@@ -196,7 +196,7 @@ operations! {
     KexecLoad "kexec-load" process "kexec_file_load(2)" [RELEASE, CMDLINE, QUIRKS_ON, QUIRKS_OFF, opt("old", Kind::Bool, "by kexec_load(2), which passes no handover on"),
          opt("preserve-context", Kind::Bool, "by kexec_load(2) with KEXEC_PRESERVE_CONTEXT: the reboot comes back"), opt("crash", Kind::Bool, "as the crash kernel, which a `crash` boots")];
     KexecUnload "kexec-unload" process "unloads the image" [];
-    KhoFinalize "kho-finalize" process "writes to KHO's finalize file (6.19)" [opt("value", U64, "default 1")];
+    KhoFinalize "kho-finalize" process "writes to KHO's finalize file (6.16 to 7.0)" [opt("value", U64, "default 1")];
     RebootKexec "reboot-kexec" process "reboot(LINUX_REBOOT_CMD_KEXEC)" [opt("returns", Kind::Bool, "the image preserves the context: the call comes back and this kernel goes on")];
 }
 

@@ -8,6 +8,7 @@
 
 pub mod dump;
 pub mod golden;
+pub mod matrix;
 pub mod pattern;
 mod runner;
 pub mod transcript;

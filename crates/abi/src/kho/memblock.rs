@@ -1,14 +1,19 @@
-//! The `memblock` subtree (6.18 and later): named reservations (`reserve_mem=`), a device tree with a node each.
+//! The subtree `memblock`: named reservations (`reserve_mem=`) that outlive a kexec. A device tree in one page; one
+//! node per reservation, named as its user named it. Unchanged since 6.16.
 
 /// Name of the subtree.
 pub const SUBTREE: &str = "memblock";
-/// The string of the tree's root.
+/// String of the tree's root.
 pub const COMPATIBLE: &str = "memblock-v1";
-/// The string of each reservation.
-pub const RESERVE_COMPATIBLE: &str = "reserve-mem-v1";
-/// Property of a reservation, u64: physical address.
+/// String of a reservation's node.
+pub const NODE_COMPATIBLE: &str = "reserve-mem-v1";
+/// Property of a node, u64: physical address of the first byte.
 pub const PROP_START: &str = "start";
-/// Property of a reservation, u64: bytes.
+/// Property of a node, u64: bytes.
 pub const PROP_SIZE: &str = "size";
-/// Reservations a kernel makes at most.
-pub const MAX_NODES: usize = 8;
+/// Longest name in bytes.
+pub const MAX_NAME: usize = 15;
+/// Reservations that a command line may name.
+pub const MAX_RESERVATIONS: usize = 8;
+/// Least alignment: a cache line.
+pub const MIN_ALIGN: u64 = 64;

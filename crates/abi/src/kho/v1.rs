@@ -8,6 +8,8 @@ use std::mem::{offset_of, size_of};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::geometry::Geometry;
+
 /// The string in the root tree.
 pub const COMPATIBLE: &str = "kho-v1";
 /// Property of a subtree node: physical address of its blob, 8 bytes.
@@ -47,18 +49,19 @@ const _: () = {
     assert!(size_of::<ChunkEntry>() == 16);
     assert!(offset_of!(ChunkEntry, phys_start) == 0);
     assert!(offset_of!(ChunkEntry, bitmap) == 8);
+    assert!(BITS_PER_BITMAP == Geometry::PAGE_4K.bitmap_bits());
+    assert!(ENTRIES_PER_CHUNK as u64 == Geometry::PAGE_4K.chunk_entries());
     assert!(size_of::<ChunkHeader>() + ENTRIES_PER_CHUNK * size_of::<ChunkEntry>() == 4096);
 };
 
 /// Index of the bitmap that holds the block at frame `pfn`, and the bit in it.
 #[must_use]
 pub const fn locate(pfn: u64, order: u32) -> (u64, u64) {
-    let block = pfn >> order;
-    (block / BITS_PER_BITMAP, block % BITS_PER_BITMAP)
+    Geometry::PAGE_4K.locate(pfn, order)
 }
 
 /// Physical address of the block of bit 0 of bitmap `index`.
 #[must_use]
 pub const fn phys_start(index: u64, order: u32) -> u64 {
-    (index * BITS_PER_BITMAP) << (12 + order)
+    Geometry::PAGE_4K.phys_start(index, order)
 }

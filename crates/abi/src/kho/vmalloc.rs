@@ -6,6 +6,8 @@ use std::mem::{offset_of, size_of};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::geometry::Geometry;
+
 /// Flag: a plain area.
 pub const FLAG_PLAIN: u16 = 1;
 /// Flag: an area that may be mapped by large pages.
@@ -34,4 +36,5 @@ const _: () = {
     assert!(offset_of!(Descriptor, flags) == 12);
     assert!(offset_of!(Descriptor, order) == 14);
     assert!(8 + PER_CHUNK * 8 == 4096);
+    assert!(PER_CHUNK as u64 == Geometry::PAGE_4K.vmalloc_per_chunk());
 };

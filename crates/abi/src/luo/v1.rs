@@ -10,6 +10,11 @@ pub const NODE_SESSION: &str = "luo-session";
 pub const SESSION_COMPATIBLE: &str = "luo-session-v2";
 /// Its property, u64: physical address of the session area.
 pub const PROP_SESSION_HEADER: &str = "luo-session-header";
+/// Node of the file-lifecycle-bound objects (7.0, 7.1): its string is [`super::flb::COMPATIBLE`]. Those releases
+/// need it; 6.19 knows nothing of it.
+pub const NODE_FLB: &str = "luo-flb";
+/// Its property, u64: physical address of the page of objects.
+pub const PROP_FLB_HEADER: &str = "luo-flb-header";
 /// Pages of the session area, one block.
 pub const SESSION_AREA_PAGES: u64 = 16;
 /// Bytes before the first session record: the count.

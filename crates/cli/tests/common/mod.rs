@@ -3,11 +3,14 @@
 
 pub(crate) mod gate;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
+
+use serde_json::{Map, Value};
 
 /// How often, and in which steps, a test looks whether a run has done what is expected of it: a minute at least.
 const LOOKS: u32 = 12_000;
@@ -21,6 +24,63 @@ pub(crate) fn root() -> PathBuf {
 /// A page of the repository.
 pub(crate) fn page(name: &str) -> String {
     std::fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The documented fields of a JSON object: their types, and whether they are always there.
+pub(crate) type Fields = BTreeMap<String, (String, bool)>;
+
+/// The cells of a row of a table.
+pub(crate) fn cells(row: &str) -> Vec<&str> {
+    row.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`')).collect()
+}
+
+/// The tables of `docs/json.md` behind comments `MARKER: NAME`, by name.
+pub(crate) fn json_tables(marker: &str) -> BTreeMap<String, Fields> {
+    let page = page("docs/json.md");
+    let start = format!("<!-- {marker}: ");
+    let tables = page.split(start.as_str()).skip(1).map(|part| {
+        let (name, rest) = part.split_once(" -->").expect("a marker ends");
+        let mut rows = rest.trim_start().lines();
+        assert_eq!(rows.next(), Some("| field | type | always | meaning |"), "{name}");
+        let rows = rows.skip(1).take_while(|row| row.starts_with('|')).map(cells);
+        let fields = rows.map(|row| (row[0].to_owned(), (row[1].to_owned(), row[2] == "yes")));
+        (name.to_owned(), fields.collect())
+    });
+    tables.collect()
+}
+
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "number",
+        Value::String(_) => "text",
+        Value::Array(_) => "list",
+        Value::Object(_) => "object",
+    }
+}
+
+/// Compares objects that were seen, by name, with the documented ones: no field, type or `always` differs.
+pub(crate) fn check_json(
+    documented: &BTreeMap<String, Fields>,
+    seen: &BTreeMap<String, Vec<Map<String, Value>>>,
+) {
+    assert_eq!(seen.keys().collect::<Vec<_>>(), documented.keys().collect::<Vec<_>>());
+    for (name, objects) in seen {
+        let fields = &documented[name];
+        for object in objects {
+            for (field, value) in object {
+                let (kind, _) =
+                    fields.get(field).unwrap_or_else(|| panic!("`{field}` of {name} is not documented"));
+                assert_eq!(kind_of(value), kind, "`{field}` of {name}");
+            }
+        }
+        for (field, (_, always)) in fields {
+            let count = objects.iter().filter(|object| object.contains_key(field)).count();
+            assert!(count > 0, "`{field}` of {name} is documented and never written");
+            assert_eq!(count == objects.len(), *always, "`{field}` of {name}: is it always there?");
+        }
+    }
 }
 
 /// Runs the command in `folder`, as in a pipe of a plain terminal.

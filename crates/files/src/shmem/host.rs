@@ -37,7 +37,7 @@ impl InodeTable {
         let inode = self.create(ShmemKind::Memfd, name, mode, seals);
         let file = self.get_mut(inode);
         file.size = size;
-        file.host = Some(host);
+        file.host = Some(Box::new(host));
         inode
     }
 }
@@ -46,7 +46,7 @@ impl Shmem {
     /// The host's side, if this is a real program's file.
     #[must_use]
     pub fn host(&self) -> Option<&Backing> {
-        self.host.as_ref()
+        self.host.as_deref()
     }
 
     /// Tells what the host says of the file now; not while it is held.
@@ -113,7 +113,7 @@ impl Shmem {
     /// The contents are another host file's from now on.
     pub fn rehost(&mut self, ram: &mut Ram, backing: Backing) {
         self.forget(ram);
-        self.host = Some(backing);
+        self.host = Some(Box::new(backing));
     }
 
     /// Where the file's contents lie on the host, if all of them are one host file at its own place.

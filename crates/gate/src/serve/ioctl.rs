@@ -183,7 +183,7 @@ impl Gate {
                 let shmem = files.inodes.get(inode);
                 Subject::Memory {
                     inode: shmem.ino,
-                    name: shmem.name.clone(),
+                    name: shmem.name.to_string(),
                     size: shmem.size(),
                     seals: shmem.seals().0,
                     position: files.table.get(file).pos,

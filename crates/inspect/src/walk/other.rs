@@ -37,7 +37,7 @@ impl Walk<'_> {
     pub(crate) fn memblock(&mut self, at: PhysAddr, room: u64) {
         let Some(tree) = self.known_tree(at, room, memblock::SUBTREE, memblock::COMPATIBLE) else { return };
         let count = tree.root().children().count();
-        if count > memblock::MAX_NODES {
+        if count > memblock::MAX_RESERVATIONS {
             self.findings.warning(
                 at,
                 memblock::SUBTREE,
@@ -51,7 +51,7 @@ impl Walk<'_> {
 
     fn reservation(&mut self, tree: PhysAddr, index: usize, name: &str, node: &Node) {
         let field = format!("reserve_mem[{index}]");
-        if !node.is_compatible(memblock::RESERVE_COMPATIBLE) {
+        if !node.is_compatible(memblock::NODE_COMPATIBLE) {
             self.findings.error(tree, &field, "it is not compatible with 'reserve-mem-v1'");
         }
         let (Some(start), Some(bytes)) = (node.u64(memblock::PROP_START), node.u64(memblock::PROP_SIZE))

@@ -1,6 +1,6 @@
 //! The root tree and its subtrees.
 
-use luosim_abi::kho::{PROP_MEMORY_MAP, memblock, metadata, test_module, v1, v4};
+use luosim_abi::kho::{PROP_MEMORY_MAP, memblock, metadata, test_module, v1, v3, v4};
 use luosim_kho::fdt::{Node, Tree};
 use luosim_kho::walk::MapFormat;
 use luosim_physmem::{Order, PAGE_SIZE, PhysAddr, ReadPhys};
@@ -15,7 +15,7 @@ use crate::report::{Addr, Map, Metadata, Root, Subtree};
 const VERSIONS: &[(&str, Version)] = &[
     (v1::COMPATIBLE, Version { map: MapFormat::Bitmaps, blob: v1::PROP_SUBTREE, sized: false }),
     ("kho-v2", Version { map: MapFormat::Radix, blob: v4::PROP_SUBTREE, sized: false }),
-    ("kho-v3", Version { map: MapFormat::Radix, blob: v4::PROP_SUBTREE, sized: true }),
+    (v3::COMPATIBLE, Version { map: MapFormat::Radix, blob: v4::PROP_SUBTREE, sized: true }),
     (v4::COMPATIBLE, Version { map: MapFormat::Radix, blob: v4::PROP_SUBTREE, sized: true }),
 ];
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use luosim_inspect::{Hints, Inspection, Options, Source, inspect};
 use luosim_physmem::PhysAddr;
-use object::elf::{EM_X86_64, ET_CORE, ET_EXEC, PT_LOAD, PT_NOTE};
+use object::elf::{EM_X86_64, ET_CORE, ET_EXEC, FileFlags, FileType, OsAbi, PT_LOAD, PT_NOTE, ProgramFlags};
 use object::write::elf::{FileHeader, ProgramHeader, Writer};
 
 use crate::world::{World, complaints, inspected, open, recorded, small};
@@ -27,19 +27,25 @@ fn inspect_file(path: &Path, hints: Hints) -> Inspection {
 type Range = (u64, std::ops::Range<usize>);
 
 /// A core file with these segments of `memory`.
-fn core(memory: &[u8], ranges: &[Range], kind: u16) -> Vec<u8> {
+fn core(memory: &[u8], ranges: &[Range], kind: FileType) -> Vec<u8> {
     let mut out = Vec::new();
     let mut writer = Writer::new(object::Endianness::Little, true, &mut out);
     writer.reserve_file_header();
     writer.reserve_program_headers(u32::try_from(ranges.len() + 1).expect("few"));
-    let places: Vec<usize> = ranges.iter().map(|(_, range)| writer.reserve(range.len(), 4096)).collect();
-    let header =
-        FileHeader { os_abi: 0, abi_version: 0, e_type: kind, e_machine: EM_X86_64, e_entry: 0, e_flags: 0 };
+    let places: Vec<u64> = ranges.iter().map(|(_, range)| writer.reserve(range.len() as u64, 4096)).collect();
+    let header = FileHeader {
+        os_abi: OsAbi(0),
+        abi_version: 0,
+        e_type: kind,
+        e_machine: EM_X86_64,
+        e_entry: 0,
+        e_flags: FileFlags(0),
+    };
     writer.write_file_header(&header).expect("a header");
     writer.write_align_program_headers();
     let note = ProgramHeader {
         p_type: PT_NOTE,
-        p_flags: 0,
+        p_flags: ProgramFlags(0),
         p_offset: 0,
         p_vaddr: 0,
         p_paddr: 0,
@@ -49,7 +55,7 @@ fn core(memory: &[u8], ranges: &[Range], kind: u16) -> Vec<u8> {
     };
     writer.write_program_header(&note);
     for ((paddr, range), place) in ranges.iter().zip(&places) {
-        let (len, place) = (range.len() as u64, *place as u64);
+        let (len, place) = (range.len() as u64, *place);
         writer.write_program_header(&ProgramHeader {
             p_type: PT_LOAD,
             p_offset: place,

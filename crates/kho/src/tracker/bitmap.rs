@@ -85,6 +85,17 @@ impl Bitmaps {
         written.map(|()| self.chunks.first().copied().unwrap_or(PhysAddr::NULL))
     }
 
+    /// Forgets every block, and gives the bitmaps and the list back.
+    pub fn clear(&mut self, ram: &mut Ram) {
+        for page in std::mem::take(self).into_pages() {
+            ram.free(page.pfn()).expect("bitmaps and chunks are this tracker's pages");
+        }
+    }
+
+    fn into_pages(self) -> impl Iterator<Item = PhysAddr> {
+        self.pages.into_values().chain(self.chunks)
+    }
+
     fn write_chunks(&self, ram: &mut Ram, chunks: &mut Vec<PhysAddr>) -> KResult<()> {
         let mut open: Option<(u32, usize)> = None;
         for ((order, index), page) in &self.pages {

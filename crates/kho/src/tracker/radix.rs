@@ -1,4 +1,4 @@
-//! `kho-v4`: the radix tree, always current in memory.
+//! `kho-v3`, `kho-v4`: the radix tree, always current in memory.
 //!
 //! Tables are made when a key needs them and never freed: empty ones are normal. The leaf used last is
 //! remembered, so that a run of blocks costs a bit each.

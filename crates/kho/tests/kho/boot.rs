@@ -68,7 +68,7 @@ fn a_tree_without_magic_is_invalid() {
 #[test]
 fn a_v1_kernel_that_was_not_finalised_is_refused() {
     let mut world = cold(ReleaseId::V6_19, LEN);
-    let params = world.kho.params_for_kexec(&mut world.ram).unwrap();
+    let params = world.kho.params_for_kexec(&mut world.ram).unwrap().unwrap();
     let world = boot(world.ram.into_mem(), config(ReleaseId::V6_19), Some(params));
     assert!(refused(&world).contains("not finalised"));
     assert!(world.logged("KHO: disabling KHO revival: -2"));

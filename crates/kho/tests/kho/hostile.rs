@@ -21,7 +21,7 @@ fn handover(release: ReleaseId) -> (PhysMem, BootParams, Vec<u64>) {
     }
     world.kho.add_subtree(&mut world.ram, "LUO", pa(0x40_0000), 32).unwrap();
     world.kho.finalize(&mut world.ram, &mut world.log).unwrap();
-    let params = world.kho.params_for_kexec(&mut world.ram).unwrap();
+    let params = world.kho.params_for_kexec(&mut world.ram).unwrap().unwrap();
     let frames = &world.ram.frames;
     let is_tracker = |page: &u64| {
         let head = matches!(frames.state(pfn(*page)), FrameState::AllocatedHead(_));

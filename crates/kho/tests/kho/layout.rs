@@ -131,7 +131,7 @@ fn v4_tree_of_two_orders_has_eleven_pages() {
 fn the_root_tree_has_the_measured_sizes_and_the_newest_subtree_first() {
     let mut world = cold(ReleaseId::V7_3, 64 * MIB);
     let total = |world: &mut World| {
-        let fdt = world.kho.params_for_kexec(&mut world.ram).unwrap().fdt;
+        let fdt = world.kho.params_for_kexec(&mut world.ram).unwrap().unwrap().fdt;
         let word =
             |at: u64| u32::from_be(world.ram.mem.read_obj::<u32>(fdt.checked_add(at).unwrap()).unwrap());
         (word(0), word(4), word(8))
@@ -140,7 +140,7 @@ fn the_root_tree_has_the_measured_sizes_and_the_newest_subtree_first() {
     let blob = world.kho.alloc_preserve(&mut world.ram, 32, FrameUse::Luo).unwrap();
     world.kho.add_subtree(&mut world.ram, "LUO", blob, 32).unwrap();
     assert_eq!(total(&mut world), (0xd00d_feed, 285, 0x38));
-    let fdt = world.kho.params_for_kexec(&mut world.ram).unwrap().fdt;
+    let fdt = world.kho.params_for_kexec(&mut world.ram).unwrap().unwrap().fdt;
     let tree = root(&world.ram.mem, fdt);
     let names: Vec<&str> = tree.root().children().map(|(name, _)| name).collect();
     assert_eq!(names, ["LUO", "kexec-metadata"]);
@@ -152,7 +152,7 @@ fn the_root_tree_has_the_measured_sizes_and_the_newest_subtree_first() {
 fn v1_subtrees_have_an_address_alone_and_the_map_is_0_until_finalised() {
     let mut world = cold(ReleaseId::V6_19, 64 * MIB);
     world.kho.add_subtree(&mut world.ram, "LUO", pa(0x20_0000), 300).unwrap();
-    let fdt = world.kho.params_for_kexec(&mut world.ram).unwrap().fdt;
+    let fdt = world.kho.params_for_kexec(&mut world.ram).unwrap().unwrap().fdt;
     let tree = root(&world.ram.mem, fdt);
     assert_eq!(tree.root().u64("preserved-memory-map"), Some(0));
     let luo = tree.root().child("LUO").unwrap();

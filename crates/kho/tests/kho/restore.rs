@@ -139,7 +139,7 @@ fn finalising_again_replaces_the_list_and_a_failure_keeps_it() {
     while ram.alloc(Order::ZERO, FrameUse::Other).is_some() {}
     assert_eq!(kho.finalize(ram, log).map_err(|refusal| refusal.errno.name()), Err("ENOMEM"));
     assert!(log.contains("Failed to convert KHO state tree"));
-    let params = kho.params_for_kexec(ram).unwrap();
+    let params = kho.params_for_kexec(ram).unwrap().unwrap();
     let next = crate::world::boot(world.ram.into_mem(), crate::world::config(ReleaseId::V6_19), Some(params));
     let held = next.held();
     assert!(held.contains(&(0x1000, 2)) && held.contains(&(0x2000, 2)), "a bitmap in the list is live");

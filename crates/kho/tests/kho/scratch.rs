@@ -55,7 +55,7 @@ fn with_0_percent_kho_works_but_no_image_can_be_loaded() {
 #[test]
 fn the_copy_of_the_array_lies_aligned_at_the_top_of_an_area() {
     let mut world = cold(ReleaseId::V7_3, 64 * MIB);
-    let params = world.kho.params_for_kexec(&mut world.ram).unwrap();
+    let params = world.kho.params_for_kexec(&mut world.ram).unwrap().unwrap();
     assert_eq!((params.fdt_size, params.scratch_size), (4096, 48));
     assert_eq!(params.scratch.raw() % (64 << 10), 0);
     let area = world.kho.scratch()[0];
@@ -66,13 +66,17 @@ fn the_copy_of_the_array_lies_aligned_at_the_top_of_an_area() {
         let entry = (world.ram.mem.read_u64(pa(at)).unwrap(), world.ram.mem.read_u64(pa(at + 8)).unwrap());
         assert_eq!(entry, (area.addr.raw(), area.size));
     }
-    assert_eq!(world.kho.params_for_kexec(&mut world.ram).unwrap(), params, "loading again changes nothing");
+    assert_eq!(
+        world.kho.params_for_kexec(&mut world.ram).unwrap().unwrap(),
+        params,
+        "loading again changes nothing"
+    );
 }
 
 #[test]
 fn an_area_without_room_for_the_copy_is_passed_over() {
     let mut world = with(ReleaseId::V6_19, 64 * MIB, "0,0,1M");
-    let params = world.kho.params_for_kexec(&mut world.ram).unwrap();
+    let params = world.kho.params_for_kexec(&mut world.ram).unwrap().unwrap();
     let area = world.kho.scratch()[2];
     assert!(area.overlaps(params.scratch.pfn(), 1));
 }

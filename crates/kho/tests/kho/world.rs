@@ -42,7 +42,7 @@ impl World {
     /// Finalises and leaves: what the next kernel gets.
     pub(crate) fn leave(mut self) -> (PhysMem, BootParams) {
         self.kho.finalize(&mut self.ram, &mut self.log).unwrap();
-        let params = self.kho.params_for_kexec(&mut self.ram).unwrap();
+        let params = self.kho.params_for_kexec(&mut self.ram).unwrap().unwrap();
         (self.ram.into_mem(), params)
     }
 

@@ -3,9 +3,10 @@
 pub(crate) mod v1;
 pub(crate) mod v5;
 
+use luosim_abi::luo::flb::FlbHeader;
 use luosim_abi::luo::record::{FileRecord, SessionRecord};
 use luosim_abi::{KResult, Refusal};
-use luosim_physmem::PhysAddr;
+use luosim_physmem::{FrameUse, PAGE_SIZE, PhysAddr};
 
 use crate::blocks::{BlockChain, FoundChain};
 use crate::host::Memory;
@@ -183,6 +184,14 @@ impl Outgoing {
         }
     }
 
+    /// The page of FLBs, where the release has them.
+    pub(crate) fn flbs(&self) -> Option<PhysAddr> {
+        match self {
+            Self::V1(out) => out.flbs,
+            Self::V5(out) => Some(out.flbs),
+        }
+    }
+
     /// First thing of a serialisation: the next kernel must find nothing if it stops half way.
     pub(crate) fn begin(&self, mem: &mut Memory<'_>) {
         if let Self::V5(out) = self {
@@ -200,6 +209,14 @@ impl Outgoing {
             }
         }
     }
+}
+
+/// An empty page of FLBs.
+fn alloc_flbs(mem: &mut Memory<'_>) -> KResult<PhysAddr> {
+    let page = mem.kho.alloc_preserve(mem.ram, PAGE_SIZE, FrameUse::Luo)?;
+    let table = FlbHeader { pgcnt: 1.into(), count: 0.into() };
+    mem.ram.mem.write_obj(page, &table).expect("the page was just allocated");
+    Ok(page)
 }
 
 /// A handover that LUO cannot read, at boot: the kernel panics with this errno.

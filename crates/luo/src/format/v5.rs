@@ -1,13 +1,13 @@
 //! `luo-v5` (7.2, 7.3): one 32-byte structure, chains of blocks for sessions and files, one page for FLBs.
 
 use luosim_abi::luo::record::SessionRecord;
-use luosim_abi::luo::{block, flb, v5 as abi};
+use luosim_abi::luo::{block, v5 as abi};
 use luosim_abi::{Errno, KResult, Refusal};
-use luosim_physmem::{FrameUse, PAGE_SIZE, PhysAddr, PhysMem};
+use luosim_physmem::{FrameUse, PhysAddr, PhysMem};
 use rustc_hash::FxHashSet;
 use zerocopy::FromBytes;
 
-use super::{FoundFiles, FoundSession, Header, HeaderResult, Incoming};
+use super::{FoundFiles, FoundSession, Header, HeaderResult, Incoming, alloc_flbs};
 use crate::blocks::{BadChain, BlockChain, FoundChain, read_chain, write};
 use crate::host::Memory;
 
@@ -31,7 +31,7 @@ impl Outgoing {
     /// ENOMEM.
     pub(crate) fn new(mem: &mut Memory<'_>, number: u64) -> KResult<Self> {
         let ser = mem.kho.alloc_preserve(mem.ram, abi::SIZE, FrameUse::Luo)?;
-        let flbs = mem.kho.alloc_preserve(mem.ram, PAGE_SIZE, FrameUse::Luo)?;
+        let flbs = alloc_flbs(mem)?;
         let header = abi::LuoSer {
             compatible: abi::COMPATIBLE_FIELD,
             liveupdate_num: number.into(),
@@ -39,8 +39,6 @@ impl Outgoing {
             flbs_pa: flbs.raw().into(),
         };
         mem.ram.mem.write_obj(ser, &header).expect("the page was just allocated");
-        let table = flb::FlbHeader { pgcnt: 1.into(), count: 0.into() };
-        mem.ram.mem.write_obj(flbs, &table).expect("the page was just allocated");
         mem.kho.add_subtree(mem.ram, "LUO", ser, abi::SIZE)?;
         Ok(Self { ser, sessions: BlockChain::new(SESSION_SIZE), flbs })
     }

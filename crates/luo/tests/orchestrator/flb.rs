@@ -103,7 +103,7 @@ fn over() -> (World, Luo<World>) {
     preserve(&mut luo, &mut world, one, 1);
     preserve(&mut luo, &mut world, two, 2);
     luo.reboot(&mut world).expect("nobody refuses");
-    let params = world.kho.params_for_kexec(&mut world.ram).expect("KHO is on");
+    let params = world.kho.params_for_kexec(&mut world.ram).expect("KHO is on").expect("always current");
     boot_on(ReleaseId::V7_3, world.ram.into_mem(), Some(params))
 }
 
@@ -196,7 +196,7 @@ fn the_kernels_test_objects_say_what_real_ones_said() {
         ["v2: unpreserve was triggered", "v1: unpreserve was triggered", "v0: unpreserve was triggered"];
     let registered = "Registered 3 FLBs with file handler: [test-v1]";
     assert_eq!(said(&world), [&[registered][..], &again, &gone, &again].concat());
-    let params = world.kho.params_for_kexec(&mut world.ram).expect("KHO is on");
+    let params = world.kho.params_for_kexec(&mut world.ram).expect("KHO is on").expect("always current");
     let (mut world, mut luo) = bind(boot_on(ReleaseId::V7_3, world.ram.into_mem(), Some(params)));
     let session = take(&mut luo, &mut world, b"one");
     finish(&mut luo, &mut world, session).expect("incoming");

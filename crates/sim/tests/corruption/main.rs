@@ -112,10 +112,16 @@ fn linux_6_19_6() {
     compare("6.19.6", ReleaseId::V6_19);
 }
 
+#[test]
+fn linux_7_1_13() {
+    compare("7.1.13", ReleaseId::V7_1);
+}
+
 /// The unstable cases have no expected answer, but they must have one.
 #[test]
 fn unstable_cases_are_survived() {
-    for (kernel, release) in [("7.3.4", ReleaseId::V7_3), ("6.19.6", ReleaseId::V6_19)] {
+    let kernels = [("7.3.4", ReleaseId::V7_3), ("7.1.13", ReleaseId::V7_1), ("6.19.6", ReleaseId::V6_19)];
+    for (kernel, release) in kernels {
         for case in UNSTABLE {
             assert!(ask(kernel, release, case).results.ends_with("end"), "{kernel} {case}");
         }

@@ -6,7 +6,7 @@
 
 use luosim_abi::kho::{v1 as kho_v1, v4 as kho_v4};
 use luosim_abi::luo::{v1 as luo_v1, v5 as luo_v5};
-use luosim_abi::release::ReleaseId;
+use luosim_abi::release::{LuoVersion, MemfdVersion, Release, ReleaseId};
 use luosim_kho::BootParams;
 use luosim_kho::fdt::Tree;
 use luosim_physmem::{PhysAddr, PhysMem};
@@ -20,8 +20,7 @@ const FLAGS_SHIFT: u32 = 52;
 pub(crate) struct Target<'a> {
     mem: &'a mut PhysMem,
     fdt: u64,
-    /// `luo-v1`, or else `luo-v5`.
-    old: bool,
+    release: &'static Release,
 }
 
 /// A number in a case name.
@@ -35,7 +34,16 @@ fn number(text: &str) -> u64 {
 
 impl<'a> Target<'a> {
     pub(crate) fn new(mem: &'a mut PhysMem, params: BootParams, release: ReleaseId) -> Self {
-        Self { mem, fdt: params.fdt.raw(), old: release == ReleaseId::V6_19 }
+        Self { mem, fdt: params.fdt.raw(), release: release.release() }
+    }
+
+    /// Whether sessions and files lie in arrays (`luo-v1`) and not in blocks.
+    fn arrays(&self) -> bool {
+        self.release.luo == Some(LuoVersion::V1)
+    }
+
+    fn luo_compatible(&self) -> &'static str {
+        self.release.luo.expect("a release with the orchestrator").compatible()
     }
 
     fn get(&self, at: u64) -> u64 {
@@ -68,13 +76,14 @@ impl<'a> Target<'a> {
 
     fn luo(&self) -> u64 {
         let tree = Tree::read(self.mem, PhysAddr::new(self.fdt), 4096).expect("a tree");
-        let property = if self.old { kho_v1::PROP_SUBTREE } else { kho_v4::PROP_SUBTREE };
+        let radix = self.release.kho.is_radix();
+        let property = if radix { kho_v4::PROP_SUBTREE } else { kho_v1::PROP_SUBTREE };
         tree.root().child("LUO").and_then(|node| node.u64(property)).expect("a LUO subtree")
     }
 
     /// Where the records of sessions start, and the word that counts them.
     fn sessions(&self) -> (u64, u64) {
-        if self.old {
+        if self.arrays() {
             let tree = Tree::read(self.mem, PhysAddr::new(self.luo()), 4096).expect("a tree");
             let node = tree.root().child(luo_v1::NODE_SESSION).expect("a node");
             let area = node.u64(luo_v1::PROP_SESSION_HEADER).expect("a property");
@@ -91,7 +100,7 @@ impl<'a> Target<'a> {
 
     fn file(&self, session: u64, index: u64) -> u64 {
         let area = self.get(self.session(session) + 64);
-        area + if self.old { 0 } else { 16 } + index * FILE
+        area + if self.arrays() { 0 } else { 16 } + index * FILE
     }
 
     /// The handler's structures of all files, in order.
@@ -106,7 +115,7 @@ impl<'a> Target<'a> {
 
     /// Offset of the number of folios; the descriptor of their table follows.
     fn counts(&self) -> u64 {
-        if self.old { 16 } else { 24 }
+        if self.release.memfd == Some(MemfdVersion::V1) { 16 } else { 24 }
     }
 
     /// The first file of three folios or more.
@@ -140,8 +149,8 @@ impl<'a> Target<'a> {
     fn root_tree(&mut self, how: &str) {
         match how.split_once('-').expect("field and value") {
             ("compat", version) => {
-                let old: &[u8] = if self.old { b"kho-v1\0" } else { b"kho-v4\0" };
-                self.replace(self.fdt, 0, old, format!("kho-{version}\0").as_bytes());
+                let old = format!("{}\0", self.release.kho.compatible());
+                self.replace(self.fdt, 0, old.as_bytes(), format!("kho-{version}\0").as_bytes());
             }
             ("fdt", "magic") => self.put(self.fdt, &[0; 4]),
             other => panic!("{other:?} is no change to the root tree"),
@@ -153,8 +162,8 @@ impl<'a> Target<'a> {
         let luo = self.luo();
         match field {
             "luo-compat" => {
-                let old: &[u8] = if self.old { b"luo-v1\0" } else { b"luo-v5\0" };
-                self.replace(luo, 0, old, format!("luo-{value}\0").as_bytes());
+                let old = format!("{}\0", self.luo_compatible());
+                self.replace(luo, 0, old.as_bytes(), format!("luo-{value}\0").as_bytes());
             }
             "luo-blob-size" => {
                 let node = self.replace(self.fdt, 0, b"LUO\0", b"LUO\0");
@@ -164,7 +173,7 @@ impl<'a> Target<'a> {
             "luo-subtree" => {
                 self.replace(self.fdt, 0, b"LUO\0", b"LUX\0");
             }
-            "liveupdate-num" if self.old => {
+            "liveupdate-num" if self.arrays() => {
                 let (old, new) = (1u64.to_le_bytes(), number(value).to_le_bytes());
                 self.replace(luo, 0x38, &old, &new);
             }
