@@ -22,7 +22,7 @@ Examples:
   luosim inspect --strict vmcore                 exit code 1 if anything is wrong
   luosim inspect --scratch 0x73f0000,48 ram.bin  raw memory, scratch array given
   luosim inspect --map owners.svg IMAGE          who owns each page, as a picture
-  luosim inspect --session vm-1 --file 2 --extract disk.img IMAGE
+  luosim inspect --session vm-1 --file 0x10 --extract ram.img IMAGE
   luosim inspect --diff before after             what differs, by meaning
 
 A SOURCE is raw memory, a zstd image, a folder with manifest.json, an ELF core (QEMU's dump-guest-memory, a kdump \
@@ -144,7 +144,7 @@ impl InspectArguments {
             }
             luo.sessions.retain(|session| !session.files.is_empty());
             if luo.sessions.is_empty() {
-                return Err(format!("no session has a file with token {token}"));
+                return Err(format!("no session has a file with token {token:#x}"));
             }
         }
         Ok(report)
@@ -222,7 +222,7 @@ fn extract(inspection: &Inspection, report: &Report, to: &Path) -> Result<(), Fa
         return Err(format!("the state of a file of \"{}\" is not known here", file.handler));
     };
     let (name, token) = (&session.name, file.token);
-    message(format_args!("session \"{name}\", token {token}: {size} bytes written to {}", to.display()));
+    message(format_args!("session \"{name}\", token {token:#x}: {size} bytes written to {}", to.display()));
     Ok(())
 }
 

@@ -28,7 +28,7 @@ pub struct Diff {
 /// One difference. Absent is what one side does not have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// What differs: `session "vm-1", token 1, size`.
+    /// What differs: `session "vm-1", token 0x1, size`.
     pub what: String,
     /// In the first handover.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -184,7 +184,7 @@ impl Compared<'_> {
         let token = |file: &File| file.token;
         let (a_files, b_files) = (keyed(&a.files, token), keyed(&b.files, token));
         for token in keys(&a_files, &b_files) {
-            let what = format!("{what}, token {token}");
+            let what = format!("{what}, token {token:#x}");
             match (a_files.get(token), b_files.get(token)) {
                 (Some(one), Some(other)) => self.file(&what, (a.index, one), (b.index, other)),
                 (one, other) => {

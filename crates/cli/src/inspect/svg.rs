@@ -56,7 +56,7 @@ fn described(owner: Owner, report: &Report) -> String {
                 Owner::Table(..) => "folio table",
                 _ => "contents",
             };
-            format!("{what} of session \"{name}\", token {token}")
+            format!("{what} of session \"{name}\", token {token:#x}")
         }
         Owner::Subtree(index) => {
             let subtree = report.root.as_ref().and_then(|root| root.subtrees.get(index));

@@ -169,7 +169,7 @@ fn session(lines: &mut Lines, session: &Session) {
 fn file(lines: &mut Lines, file: &File) {
     let (index, token, handler, data) = (file.index, file.token, &file.handler, file.data);
     let Some(memfd) = &file.memfd else {
-        return lines.put(3, format_args!("file[{index}] token {token}: {handler}, data {data}"));
+        return lines.put(3, format_args!("file[{index}] token {token:#x}: {handler}, data {data}"));
     };
     let seals =
         memfd
@@ -181,7 +181,7 @@ fn file(lines: &mut Lines, file: &File) {
     let (bytes, pos) = (size(memfd.size), memfd.pos);
     lines.put(
         3,
-        format_args!("file[{index}] token {token}: {handler} at {data}, {bytes}, position {pos}{seals}"),
+        format_args!("file[{index}] token {token:#x}: {handler} at {data}, {bytes}, position {pos}{seals}"),
     );
     contents(lines, memfd);
 }

@@ -49,10 +49,10 @@ fn what_differs_is_named() {
     let found = lines(&before, &changed.inspect(), false);
     let name = "n".repeat(63);
     let digest = file.memfd.as_ref().and_then(|memfd| memfd.sha256.clone()).expect("a digest");
-    assert_eq!(found[0], "session \"alpha\", token 1, position: 123 / 7");
-    assert_eq!(found[1], "session \"alpha\", token 1, seals: none / SHRINK");
+    assert_eq!(found[0], "session \"alpha\", token 0x1, position: 123 / 7");
+    assert_eq!(found[1], "session \"alpha\", token 0x1, seals: none / SHRINK");
     assert!(found[2].starts_with(&format!(
-        "session \"alpha\", token 1, contents (1 pages, from byte 0x1005 on): {digest} / "
+        "session \"alpha\", token 0x1, contents (1 pages, from byte 0x1005 on): {digest} / "
     )));
     assert_eq!(found[3], format!("session \"m{}\": - / 0 files", &name[1..]));
     assert_eq!(found[4], format!("session \"{name}\": 0 files / -"));

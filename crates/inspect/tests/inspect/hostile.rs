@@ -17,7 +17,7 @@ fn structures(inspection: &Inspection) -> Vec<u64> {
 }
 
 fn kernel() -> impl Strategy<Value = &'static str> {
-    prop::sample::select(vec!["6.19.6", "7.3.4"])
+    prop::sample::select(vec!["6.19.6", "7.1.13", "7.2.13", "7.3.4"])
 }
 
 /// Words that lead somewhere: pages with structures, plausible counts, extremes.
