@@ -5,6 +5,7 @@ pub mod memblock;
 pub mod metadata;
 pub mod scratch;
 pub mod setup_data;
+pub mod test_module;
 pub mod v1;
 pub mod v3;
 pub mod v4;

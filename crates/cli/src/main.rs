@@ -11,6 +11,7 @@ mod ctl;
 mod doctor;
 mod exec;
 mod files;
+mod inspect;
 mod matrix;
 mod preflight;
 mod record;
@@ -45,6 +46,7 @@ Examples:
   luosim list                                   the scenarios in sim-scenarios
   luosim matrix                                 what survives from release to release
   luosim exec --generations 2 -- ./agent        a program, over a kexec
+  luosim inspect IMAGE                          what a kernel left for the next
   luosim preflight /boot/vmlinuz-7.3.1 bzImage  what would survive a kexec
 
 Exit codes: 0 as expected, 1 an expectation failed, 2 bad input, 3 luosim's own fault; \
@@ -64,6 +66,8 @@ enum Command {
     Matrix(matrix::MatrixArguments),
     /// Run a program with an emulated /dev/liveupdate, over simulated kexecs
     Exec(Box<exec::ExecArguments>),
+    /// Show what is in handover memory, and what is wrong with it
+    Inspect(Box<inspect::InspectArguments>),
     /// Look at a run of `luosim exec`, or make its machine jump
     Ctl(ctl::CtlArguments),
     /// Say what would survive a kexec from one kernel file to another
@@ -134,6 +138,7 @@ fn main() -> ExitCode {
         Command::Releases(arguments) => releases::releases(&arguments).into(),
         Command::Matrix(arguments) => matrix::matrix(&arguments).into(),
         Command::Exec(arguments) => exec::exec(&arguments),
+        Command::Inspect(arguments) => inspect::inspect(&arguments).into(),
         Command::Ctl(arguments) => ctl::ctl(&arguments).into(),
         Command::Preflight(arguments) => preflight::preflight(&arguments).into(),
         Command::Doctor(arguments) => doctor::doctor(&arguments).into(),

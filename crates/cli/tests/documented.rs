@@ -224,8 +224,21 @@ fn the_chapter_on_what_would_survive_is_true() {
 }
 
 #[test]
+fn the_chapter_on_handovers_is_true() {
+    assert_eq!(check_page("docs/inspect.md"), 12);
+}
+
+#[test]
 fn no_other_page_shows_commands_that_nobody_runs() {
-    let known = ["tour.md", "command.md", "json.md", "preflight.md", "releases.md", "run-your-program.md"];
+    let known = [
+        "tour.md",
+        "command.md",
+        "inspect.md",
+        "json.md",
+        "preflight.md",
+        "releases.md",
+        "run-your-program.md",
+    ];
     for entry in std::fs::read_dir(common::root().join("docs")).expect("docs") {
         let path = entry.expect("an entry").path();
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();

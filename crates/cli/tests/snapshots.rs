@@ -6,7 +6,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{luosim, luosim_in, text, workshop};
+use common::{luosim, luosim_in, root, text, workshop};
 
 /// Compares with the snapshot `name`: the exit code, what went to standard error, what to standard output.
 fn compare(name: &str, output: &std::process::Output) {
@@ -27,14 +27,14 @@ fn compare(name: &str, output: &std::process::Output) {
 fn help_texts() {
     compare("help", &luosim(&["--help"]));
     compare("help-short", &luosim(&["-h"]));
-    for command in ["run", "check", "list", "exec", "ctl", "preflight"] {
+    for command in ["run", "check", "list", "exec", "inspect", "ctl", "preflight"] {
         compare(&format!("help-{command}"), &luosim(&[command, "--help"]));
     }
 }
 
 #[test]
 fn every_subcommand_has_examples_and_exit_codes_in_its_help() {
-    for command in ["run", "check", "list", "exec", "ctl", "preflight"] {
+    for command in ["run", "check", "list", "exec", "inspect", "ctl", "preflight"] {
         for option in ["-h", "--help"] {
             let help = text(&luosim(&[command, option]).stdout);
             assert!(help.contains(&format!("Examples:\n  luosim {command}")), "{help}");
@@ -55,6 +55,31 @@ fn transcripts() {
     }
     compare("transcript-verbose", &luosim(&["run", "--verbose", "sim-scenarios/releases/new-to-old.kdl"]));
     compare("transcript-explain", &luosim(&["run", "--explain", "sim-scenarios/sessions/names.kdl"]));
+}
+
+#[test]
+fn inspections() {
+    let recorded = |kernel: &str| format!("crates/sim/tests/data/golden/{kernel}/small");
+    for kernel in ["6.19.6", "7.1.13", "7.3.4"] {
+        compare(&format!("inspect-{kernel}"), &luosim(&["inspect", "--digest", &recorded(kernel)]));
+    }
+    let (old, new) = (recorded("6.19.6"), recorded("7.3.4"));
+    compare("inspect-raw", &luosim(&["inspect", "--session", "alpha", &format!("{new}/ram.zst")]));
+    compare("inspect-json", &luosim(&["inspect", "--format", "json", &new]));
+    compare("inspect-map", &luosim(&["inspect", "--map", "-", &new]));
+    compare("inspect-diff", &luosim(&["inspect", "--diff", &old, &new]));
+    compare(
+        "inspect-diff-addresses",
+        &luosim(&["inspect", "--diff", "--format", "json", "--addresses", &old, &new]),
+    );
+    compare("inspect-no-memory", &luosim(&["inspect", "Cargo.toml"]));
+    let folder = tempfile::tempdir().expect("a folder");
+    luosim_in(folder.path(), &["inspect", "--map", "map.svg", &root().join(&old).display().to_string()]);
+    let picture = std::fs::read_to_string(folder.path().join("map.svg")).expect("a picture");
+    let mut settings = insta::Settings::clone_current();
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!("inspect-svg", picture));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! The checks and their order are the kernel's: header of the root tree, its version, a memory map that is
 //! not 0, the scratch array. [`accept`] changes nothing; what it returns is a plan, which
-//! [`crate::Kho::boot`] carries out: scratch is reserved, then [`crate::walk`] holds the preserved blocks.
+//! [`crate::Kho::boot`] carries out: scratch is reserved, then [`crate::hold`] holds the preserved blocks.
 //! The scratch array itself needs no reservation: it is read here, once.
 
 use luosim_abi::kho::{PROP_MEMORY_MAP, scratch};

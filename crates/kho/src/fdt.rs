@@ -7,7 +7,7 @@
 use dtoolkit::fdt::{Fdt, FdtNode};
 use dtoolkit::{Node as _, Property as _};
 use luosim_abi::fdt::{FdtHeader, HEADER_SIZE, HeaderError};
-use luosim_physmem::{PhysAddr, PhysMem};
+use luosim_physmem::{PhysAddr, ReadPhys};
 use vm_fdt::FdtWriter;
 use zerocopy::FromBytes;
 
@@ -110,6 +110,11 @@ impl Node {
         self.children.iter().find(|(found, _)| found == name).map(|(_, child)| child)
     }
 
+    /// All properties, in the order of the tree.
+    pub fn properties(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.properties.iter().map(|(name, value)| (name.as_str(), value.as_slice()))
+    }
+
     /// All children with their names.
     pub fn children(&self) -> impl Iterator<Item = (&str, &Self)> {
         self.children.iter().map(|(name, child)| (name.as_str(), child))
@@ -164,14 +169,14 @@ impl Tree {
     ///
     /// # Errors
     /// [`TreeError`].
-    pub fn read(mem: &PhysMem, addr: PhysAddr, room: u64) -> Result<Self, TreeError> {
+    pub fn read(mem: &impl ReadPhys, addr: PhysAddr, room: u64) -> Result<Self, TreeError> {
         let mut header = [0; HEADER_SIZE];
-        mem.read(addr, &mut header).map_err(|_| TreeError::Outside)?;
+        mem.read_bytes(addr, &mut header).map_err(|_| TreeError::Outside)?;
         let header = FdtHeader::read_from_bytes(&header).expect("the size is the header's");
         header.check(room).map_err(TreeError::Header)?;
         let total = usize::try_from(header.totalsize.get()).expect("at most a page");
         let mut blob = vec![0; total];
-        mem.read(addr, &mut blob).map_err(|_| TreeError::Outside)?;
+        mem.read_bytes(addr, &mut blob).map_err(|_| TreeError::Outside)?;
         Self::parse(&blob)
     }
 

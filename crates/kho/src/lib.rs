@@ -2,8 +2,8 @@
 //!
 //! *Preserve* side: a tracker of preserved blocks ([`tracker`]), the root tree with its subtrees, vmalloc
 //! areas, scratch. *Boot* side: what the previous kernel left is believed only after it was checked (module
-//! `accept`), every preserved block is held before anything is allocated (`walk`), and each is handed out
-//! once (`incoming`).
+//! `accept`), every preserved block is held before anything is allocated (`hold`), and each is handed out
+//! once (`incoming`). Reading a tracker ([`walk`]) and a tree ([`fdt`]) is for any memory that can be read.
 //!
 //! Contract: handover bytes are hostile. Whatever they are, boot ends, without panic, in "accepted" or
 //! "refused and booted cold"; loops are bounded by the pages of memory. Pages of the tracker are not in the
@@ -16,6 +16,7 @@
 
 mod accept;
 pub mod fdt;
+mod hold;
 mod incoming;
 pub mod log;
 mod outgoing;
@@ -24,7 +25,7 @@ pub mod run;
 pub mod scratch;
 pub mod tracker;
 mod vmalloc;
-mod walk;
+pub mod walk;
 
 use luosim_abi::release::{Finalize, KhoVersion, Release};
 use luosim_abi::{Errno, KResult};
@@ -153,7 +154,7 @@ impl Kho {
         for area in &accepted.scratch {
             scratch::reserve(ram, *area);
         }
-        let held = walk::hold(&ram.mem, &mut ram.frames, log, self.version(), accepted.map);
+        let held = hold::hold(&ram.mem, &mut ram.frames, log, self.version(), accepted.map);
         scratch::reserve_kernel(ram);
         if self.config.release.finalize == Finalize::BeforeLoad {
             // Later kernels leave the old root's page held.

@@ -1,0 +1,181 @@
+//! Unpacking zstd images, which are mostly zeros.
+//!
+//! `ruzstd` does the work; we walk the blocks of a frame for it. A block that repeats one zero is left out when
+//! the last window of the output is zeros already: the decoder would be in the same state after it. That halves
+//! the time for a recorded image. Checksums of frames are not compared, by `ruzstd` neither.
+
+use std::io::{BufReader, ErrorKind, Read, Write};
+
+use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
+
+use super::pages::Pages;
+
+/// First bytes of a frame.
+pub(crate) const MAGIC: [u8; 4] = 0xfd2f_b528_u32.to_le_bytes();
+/// Largest window that is unpacked: what `zstd --long` makes.
+const MAX_WINDOW: u64 = 128 << 20;
+/// Most that is kept in memory.
+const MAX_KEPT: usize = 4 << 30;
+/// Largest memory an image may have.
+pub(crate) const MAX_MEMORY: u64 = 16 << 40;
+
+/// Unpacks all frames of `from`.
+pub(crate) fn unpack(from: impl Read) -> Result<Pages, String> {
+    let mut from = BufReader::with_capacity(1 << 18, from);
+    let mut unpacker = Unpacker { pages: Pages::default(), at: 0 };
+    let mut magic = [0; 4];
+    while fill(&mut from, &mut magic)? {
+        match u32::from_le_bytes(magic) {
+            0x184d_2a50..=0x184d_2a5f => skip(&mut from)?,
+            _ if magic == MAGIC => unpacker.frame(&mut from)?,
+            _ => return Err(String::from("behind a zstd frame there is something else")),
+        }
+    }
+    unpacker.pages.set_size(unpacker.at);
+    Ok(unpacker.pages)
+}
+
+/// Fills `buf`; `false` at the end of the file.
+fn fill(from: &mut impl Read, buf: &mut [u8]) -> Result<bool, String> {
+    let mut first = [0];
+    match from.read(&mut first) {
+        Ok(0) => return Ok(false),
+        Ok(_) => buf[0] = first[0],
+        Err(error) => return Err(error.to_string()),
+    }
+    exact(from, &mut buf[1..]).map(|()| true)
+}
+
+fn exact(from: &mut impl Read, buf: &mut [u8]) -> Result<(), String> {
+    from.read_exact(buf).map_err(|error| match error.kind() {
+        ErrorKind::UnexpectedEof => String::from("the zstd data ends too early"),
+        _ => error.to_string(),
+    })
+}
+
+/// Passes over a skippable frame.
+fn skip(from: &mut impl Read) -> Result<(), String> {
+    let mut len = [0; 4];
+    exact(from, &mut len)?;
+    let len = u64::from(u32::from_le_bytes(len));
+    match std::io::copy(&mut from.take(len), &mut std::io::sink()) {
+        Ok(passed) if passed == len => Ok(()),
+        Ok(_) => Err(String::from("the zstd data ends too early")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The header of a frame, as far as the window is concerned.
+struct Header {
+    bytes: Vec<u8>,
+    window: u64,
+}
+
+/// Reads what follows the magic.
+fn header(from: &mut impl Read) -> Result<Header, String> {
+    let mut descriptor = [0];
+    exact(from, &mut descriptor)?;
+    let descriptor = descriptor[0];
+    let single = descriptor & 0x20 != 0;
+    let dictionary = [0, 1, 2, 4][usize::from(descriptor & 3)];
+    let size = match descriptor >> 6 {
+        0 => usize::from(single),
+        code => 1 << code,
+    };
+    let mut rest = vec![0; usize::from(!single) + dictionary + size];
+    exact(from, &mut rest)?;
+    let window = if single {
+        let mut bytes = [0; 8];
+        bytes[..size].copy_from_slice(&rest[dictionary..]);
+        u64::from_le_bytes(bytes) + if size == 2 { 256 } else { 0 }
+    } else {
+        let base = 1u64 << (10 + (rest[0] >> 3));
+        base + base / 8 * u64::from(rest[0] & 7)
+    };
+    let bytes = [&MAGIC[..], &[descriptor], &rest].concat();
+    Ok(Header { bytes, window })
+}
+
+/// Lets the decoder have its whole window at once: it would double it again and again, and faults of fresh pages
+/// are half of the time of a recorded image.
+fn prepare(decoder: &mut FrameDecoder, window: u64) {
+    // Two frames that have nothing but a window: of 1 KiB, and of a quarter more than the one that comes.
+    let frame = |exponent: u8, eighths: u8| [&MAGIC[..], &[0, exponent << 3 | eighths]].concat();
+    let exponent = window.max(1 << 10).ilog2().saturating_sub(10);
+    if let Ok(exponent @ ..16) = u8::try_from(exponent) {
+        let eighths = (window >> (exponent + 7)) & 7;
+        let (exponent, eighths) = if eighths > 5 { (exponent + 1, 0) } else { (exponent, eighths + 2) };
+        let eighths = u8::try_from(eighths).expect("below 8");
+        let small = decoder.init(frame(0, 0).as_slice());
+        // If it does not work it is slower, no more.
+        let _ = small.and_then(|()| decoder.reset(frame(exponent, eighths).as_slice()));
+    }
+}
+
+struct Unpacker {
+    pages: Pages,
+    /// Bytes that were unpacked and taken out of the decoder, or left out.
+    at: u64,
+}
+
+/// Takes what the decoder gives straight out of its window: a copy less.
+impl Write for Unpacker {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.pages.append(self.at, bytes);
+        self.at += u64::try_from(bytes.len()).expect("a length fits in 64 bits");
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Unpacker {
+    fn frame(&mut self, from: &mut impl Read) -> Result<(), String> {
+        let Header { bytes, window } = header(from)?;
+        if window > MAX_WINDOW {
+            let mib = window >> 20;
+            return Err(format!(
+                "its window of {mib} MiB is too large; unpack it with `zstd -d --long=31` first"
+            ));
+        }
+        let mut decoder = FrameDecoder::new();
+        prepare(&mut decoder, window);
+        decoder.init(bytes.as_slice()).map_err(|error| error.to_string())?;
+        let mut zeros = 0;
+        while !decoder.is_finished() {
+            let mut head = [0; 4];
+            exact(from, &mut head[..3])?;
+            let word = u32::from_le_bytes(head);
+            let (last, repeats, len) = (word & 1 != 0, (word >> 1) & 3 == 1, u64::from(word >> 3));
+            if !repeats {
+                zeros = 0;
+                self.block(&mut decoder, &head[..3], from)?;
+                continue;
+            }
+            exact(from, &mut head[3..])?;
+            if head[3] == 0 && !last && zeros >= window {
+                // What the decoder still holds is zeros too: it does not matter which of them come first.
+                self.at += len;
+            } else {
+                self.block(&mut decoder, &head, from)?;
+            }
+            zeros = if head[3] == 0 { zeros + len } else { 0 };
+        }
+        Ok(())
+    }
+
+    /// Unpacks a block whose first bytes were read already, and takes what can be taken.
+    fn block(&mut self, decoder: &mut FrameDecoder, head: &[u8], from: &mut impl Read) -> Result<(), String> {
+        let mut source = head.chain(from);
+        decoder
+            .decode_blocks(&mut source, BlockDecodingStrategy::UptoBlocks(1))
+            .map_err(|error| error.to_string())?;
+        decoder.collect_to_writer(&mut *self).map_err(|error| error.to_string())?;
+        if self.pages.kept() > MAX_KEPT || self.at > MAX_MEMORY {
+            return Err(String::from("it holds more than 4 GiB of data; unpack it with `zstd -d` first"));
+        }
+        Ok(())
+    }
+}
