@@ -20,7 +20,6 @@ use rustix::fs::{AtFlags, OFlags, SeekFrom, Stat, StatxFlags, fcntl_getfl, fstat
 
 use crate::deed::{Answer, Deed, Served};
 use crate::memory::{Holes, HostInode, Known, host_inode};
-use crate::mounts::Handles;
 use crate::paths;
 use crate::tag::{Tag, Tags};
 use crate::task::Task;
@@ -152,13 +151,13 @@ impl Gate {
         })
     }
 
-    /// A generation has started: its device node and its files.
-    pub(crate) fn begin(&mut self, handles: &mut Handles) -> io::Result<()> {
-        self.node = match handles.device.take() {
+    /// A generation starts: its device node, if its kernel has one, and the file that says whether an image is loaded.
+    pub(crate) fn begin(&mut self, device: Option<OwnedFd>, kexec_loaded: Option<OwnedFd>) -> io::Result<()> {
+        self.node = match device {
             Some(fd) => Some(Node::new(File::from(fd), !self.privileged)?),
             None => None,
         };
-        self.kexec_loaded = handles.kexec_loaded.take().map(File::from);
+        self.kexec_loaded = kexec_loaded.map(File::from);
         self.show_image();
         Ok(())
     }
