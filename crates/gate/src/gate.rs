@@ -10,7 +10,7 @@ use std::io::{self, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use luosim_abi::KResult;
+use luosim_abi::{Errno, KResult};
 use luosim_files::FileKind;
 use luosim_luo::FileId;
 use luosim_machine::Machine;
@@ -208,22 +208,37 @@ impl Gate {
         Ok(task)
     }
 
-    /// What the descriptor is to us, and a copy of it.
-    pub(crate) fn whose(&mut self, task: &Task, fd: i32) -> (Whose, Option<OwnedFd>) {
-        let Ok(copy) = task.descriptor(fd) else { return (Whose::Native, None) };
-        if fcntl_getfl(&copy).is_ok_and(|flags| flags.contains(OFlags::PATH)) {
-            return (Whose::Native, Some(copy));
+    /// The thread with this number, and a copy of its descriptor: asking for that tells whether it is gone.
+    pub(crate) fn task_with(&mut self, tid: i32, fd: i32) -> io::Result<(Rc<Task>, Option<OwnedFd>)> {
+        if let Some(task) = self.tasks.get(&tid) {
+            match task.descriptor(fd) {
+                Err(refusal) if refusal.errno == Errno::ESRCH => {}
+                copy => return Ok((task.clone(), copy.ok())),
+            }
         }
-        let Ok(stat) = fstat(&copy) else { return (Whose::Native, Some(copy)) };
-        let whose = self.recognise(task, fd, copy.as_fd(), &stat);
-        (whose, Some(copy))
+        let task = self.know(tid)?;
+        let copy = task.descriptor(fd).ok();
+        Ok((task, copy))
     }
 
-    pub(crate) fn recognise(&mut self, task: &Task, fd: i32, copy: BorrowedFd<'_>, stat: &Stat) -> Whose {
-        if self.tags.may_be_session(stat) {
+    /// What the descriptor is to us, and a copy of it.
+    pub(crate) fn whose(&mut self, task: &Task, fd: i32) -> (Whose, Option<OwnedFd>) {
+        let copy = task.descriptor(fd).ok();
+        let whose = copy.as_ref().map_or(Whose::Native, |copy| self.recognise(task, fd, copy.as_fd()));
+        (whose, copy)
+    }
+
+    /// What the descriptor, of which `copy` is one, is to us.
+    pub(crate) fn recognise(&mut self, task: &Task, fd: i32, copy: BorrowedFd<'_>) -> Whose {
+        let Ok(stat) = fstat(copy) else { return Whose::Native };
+        if self.tags.may_be_session(&stat) {
             return self.recognise_session(task.tid, fd, copy);
         }
-        if self.is_node(copy, stat) { self.recognise_device(task, copy) } else { Whose::Native }
+        let is_place = || fcntl_getfl(copy).is_ok_and(|flags| flags.contains(OFlags::PATH));
+        if !self.is_node(copy, &stat) || is_place() {
+            return Whose::Native;
+        }
+        self.recognise_device(task, copy)
     }
 
     fn is_node(&self, fd: BorrowedFd<'_>, stat: &Stat) -> bool {
@@ -264,7 +279,7 @@ impl Gate {
             }
             Err(error) => {
                 self.machine.close_outside(user, file);
-                Err(luosim_abi::Errno::EIO.because(format!("the host cannot mark the descriptor: {error}")))
+                Err(Errno::EIO.because(format!("the host cannot mark the descriptor: {error}")))
             }
         }
     }
@@ -328,8 +343,8 @@ impl Gate {
         tags.into_iter().filter(|tag| self.settle_session(*tag)).count() > 0
     }
 
-    /// Asks after a few sessions, in turn.
-    pub(crate) fn sweep(&mut self) {
+    /// Asks after a few sessions, in turn; `known` was just asked.
+    pub(crate) fn sweep(&mut self, known: Option<Tag>) {
         for _ in 0..SWEEP {
             let next = self.sessions.range(self.next_sweep..).next().map(|(tag, _)| *tag);
             let Some(tag) = next else {
@@ -337,7 +352,9 @@ impl Gate {
                 return;
             };
             self.next_sweep = Tag(tag.0 + 1);
-            self.settle_session(tag);
+            if known != Some(tag) {
+                self.settle_session(tag);
+            }
         }
     }
 

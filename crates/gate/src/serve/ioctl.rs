@@ -57,9 +57,11 @@ struct Request<'a> {
 impl Gate {
     pub(super) fn ioctl(&mut self, listener: &Listener, n: &Notification, compat: bool) -> Reply {
         let (fd, code, arg) = (signed(n.data.args[0]), low(n.data.args[1]), n.data.args[2]);
-        let Ok(task) = self.task(i32::try_from(n.pid).unwrap_or(0)) else { return Reply::Gone };
         // Like a kernel, hold what the call is about until it is over, whoever closes it meanwhile.
-        let (whose, _held) = self.whose(&task, fd);
+        let Ok((task, held)) = self.task_with(i32::try_from(n.pid).unwrap_or(0), fd) else {
+            return Reply::Gone;
+        };
+        let whose = held.as_ref().map_or(Whose::Native, |held| self.recognise(&task, fd, held.as_fd()));
         let (session, file) = match whose {
             Whose::Native => return Reply::GoOn,
             Whose::Refused(refusal) => return refusal.into(),
@@ -90,7 +92,7 @@ impl Gate {
         if !listener.is_valid(n.id) {
             return Reply::Gone;
         }
-        self.sweep();
+        self.sweep(request.session);
         if let Some(session) = request.session.and_then(|tag| self.sessions.get_mut(&tag)) {
             session.user = request.user;
         }
