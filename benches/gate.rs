@@ -15,7 +15,6 @@
 //! `kexec` is the time from `reboot(LINUX_REBOOT_CMD_KEXEC)` to `main` of the next generation's program, less what
 //! `vfork` and `execve` of that program take (`spawn`).
 #![expect(
-    clippy::disallowed_methods,
     clippy::disallowed_types,
     clippy::print_stdout,
     reason = "benchmarks measure the time of real processes, and tell it"
