@@ -26,6 +26,8 @@ use crate::task::Task;
 
 /// Tasks kept open at most; the oldest knowledge is dropped with all the rest.
 const MAX_TASKS: usize = 512;
+/// Memory files that may be known without a look at which of them are gone.
+pub(crate) const PRUNE_AT: usize = 1024;
 /// Sessions asked after at each call, so that memory is given back even if nobody asks for them.
 const SWEEP: usize = 2;
 
@@ -87,9 +89,11 @@ pub(crate) enum Whose {
 }
 
 /// Memory files that the kernel knows.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct MemoryFiles {
     pub(crate) known: FxHashMap<HostInode, Known>,
+    /// So many are known when those that are gone are looked for.
+    pub(crate) prune_at: usize,
     /// Held by LUO for the next kernel: the program's description, for its position.
     pub(crate) held: BTreeMap<FileId, OwnedFd>,
     /// Given back by LUO: the description to give again.
@@ -135,7 +139,13 @@ impl Gate {
             machine,
             tags: Tags::new()?,
             sessions: BTreeMap::new(),
-            files: MemoryFiles::default(),
+            files: MemoryFiles {
+                known: FxHashMap::default(),
+                prune_at: PRUNE_AT,
+                held: BTreeMap::new(),
+                given: BTreeMap::new(),
+                restored: FxHashSet::default(),
+            },
             node: None,
             holes,
             privileged,

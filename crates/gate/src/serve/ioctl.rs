@@ -13,7 +13,7 @@ use rustix::fs::{OFlags, fcntl_getfl, fstat};
 
 use super::{Reply, host_refusal, low, signed};
 use crate::deed::{Answer, Deed, LONGEST, Subject};
-use crate::gate::{Gate, Session, Whose};
+use crate::gate::{Gate, PRUNE_AT, Session, Whose};
 use crate::guest::Guest;
 use crate::memory::{self, Known, host_inode};
 use crate::notify::{Listener, Notification};
@@ -227,8 +227,21 @@ impl Gate {
         let (file, inode) = self.machine.open_memory_outside(request.user, known, host)?;
         let kernel = self.machine.kernel().expect("it answered");
         let ino = kernel.core().open_files().inodes.get(inode).ino;
-        self.files.known.insert(host_inode(&stat), Known { inode, ino });
+        self.know_file(host_inode(&stat), Known { inode, ino });
         Ok((file, copy))
+    }
+
+    /// Remembers which of the kernel's files a host inode is. Now and then those that are gone are forgotten: most
+    /// are never asked for again.
+    fn know_file(&mut self, host: memory::HostInode, known: Known) {
+        let files = &mut self.files;
+        if files.known.len() >= files.prune_at
+            && let Some(kernel) = self.machine.kernel()
+        {
+            files.known.retain(|_, known| kernel.memory_file(known.inode, known.ino).is_some());
+            files.prune_at = PRUNE_AT.max(2 * files.known.len());
+        }
+        files.known.insert(host, known);
     }
 
     /// The kernel's file behind a host inode, if there is one now.
@@ -333,7 +346,7 @@ impl Gate {
             self.machine.rehost_outside(inode, backing);
         }
         let host = host_inode(&fstat(&description).map_err(|error| failed(error.into()))?);
-        self.files.known.insert(host, Known { inode, ino });
+        self.know_file(host, Known { inode, ino });
         self.files.restored.insert(host);
         let given = description.try_clone().map_err(failed)?;
         self.files.given.insert(file, given);
