@@ -201,3 +201,45 @@ impl Unpacker {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use luosim_physmem::PhysAddr;
+
+    use super::*;
+
+    fn block(kind: u32, size: u32, last: bool, bytes: &[u8]) -> Vec<u8> {
+        let head = size << 3 | kind << 1 | u32::from(last);
+        [&head.to_le_bytes()[..3], bytes].concat()
+    }
+
+    /// A window of 1 MiB: a block of bytes, zeros, and a match that reaches back as far as it may.
+    fn far(zeros: usize) -> Vec<u8> {
+        let first: Vec<u8> = (0..128 << 10).map(|at: u32| at.to_le_bytes()[0] | 1).collect();
+        // No literals; one sequence, each code repeated: no literal, offset code 20 (2^20 - 3), match of 3.
+        let reach = [0, 1, 0x54, 0, 20, 0, 0, 0, 0x10];
+        let mut frame = [&MAGIC[..], &[0, 10 << 3]].concat();
+        frame.extend(block(0, 128 << 10, false, &first));
+        (0..zeros).for_each(|_| frame.extend(block(1, 128 << 10, false, &[0])));
+        frame.extend(block(2, 9, true, &reach));
+        frame
+    }
+
+    #[test]
+    fn a_match_that_reaches_far_back_needs_the_true_window() {
+        let frame = far(7);
+        assert!(frames(frame.as_slice(), true).is_err());
+        let pages = unpack(Cursor::new(frame)).expect("a good frame");
+        let mut end = [0; 3];
+        pages.read(PhysAddr::new(1 << 20), &mut end).expect("the match");
+        assert_eq!((pages.size(), end), ((1 << 20) + 3, [3, 5, 5]));
+    }
+
+    #[test]
+    fn zeros_beyond_the_window_are_left_out_and_counted() {
+        let pages = unpack(Cursor::new(far(100))).expect("a good frame");
+        assert_eq!((pages.size(), pages.kept()), (101 * (128 << 10) + 3, 128 << 10));
+    }
+}
