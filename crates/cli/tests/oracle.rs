@@ -95,6 +95,16 @@ fn answers_of_6_19_are_a_kernels() {
 }
 
 #[test]
+fn answers_of_7_1_are_a_kernels() {
+    compare("7.1", "7.1.13");
+}
+
+#[test]
+fn answers_of_7_2_are_a_kernels() {
+    compare("7.2", "7.2.13");
+}
+
+#[test]
 fn answers_of_7_3_are_a_kernels() {
     compare("7.3", "7.3.4");
 }

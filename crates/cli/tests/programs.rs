@@ -7,7 +7,7 @@ mod common;
 
 use common::gate::{Linkage, Ran, Workshop, skip, users};
 
-const RELEASES: [&str; 2] = ["6.19", "7.3"];
+const RELEASES: [&str; 4] = ["6.19", "7.1", "7.2", "7.3"];
 
 /// What a program is run with.
 struct Plan<'a> {

@@ -244,6 +244,11 @@ proptest! {
     }
 
     #[test]
+    fn nothing_is_left_7_1(steps in prop::collection::vec(step(), 1..60)) {
+        balance(ReleaseId::V7_1, &steps);
+    }
+
+    #[test]
     fn nothing_is_left_6_19(steps in prop::collection::vec(step(), 1..60)) {
         balance(ReleaseId::V6_19, &steps);
     }

@@ -12,7 +12,8 @@ use luosim_machine::{BootOptions, ImageKind, Machine};
 use luosim_physmem::PhysMem;
 
 const PG: i64 = 4096;
-const RELEASES: [ReleaseId; 2] = [ReleaseId::V6_19, ReleaseId::V7_3];
+const RELEASES: [ReleaseId; 5] =
+    [ReleaseId::V6_19, ReleaseId::V7_0, ReleaseId::V7_1, ReleaseId::V7_2, ReleaseId::V7_3];
 const O_PATH: u32 = 0o10_000_000;
 
 struct World {

@@ -24,7 +24,8 @@ fn load(machine: &mut Machine, pid: Pid, release: ReleaseId, kind: ImageKind) {
     machine.load_image(pid, release, BootOptions::default(), kind).expect("root may load");
 }
 
-const RELEASES: [ReleaseId; 2] = [ReleaseId::V6_19, ReleaseId::V7_3];
+const RELEASES: [ReleaseId; 5] =
+    [ReleaseId::V6_19, ReleaseId::V7_0, ReleaseId::V7_1, ReleaseId::V7_2, ReleaseId::V7_3];
 
 #[test]
 fn a_jump_that_comes_back_leaves_everything_usable() {
@@ -48,7 +49,8 @@ fn a_crash_image_is_used_by_a_panic_alone() {
         load(&mut machine, pid, release, ImageKind::Crash);
         assert_eq!(machine.reboot_kexec(pid).expect_err("another slot").errno, Errno::EINVAL);
         let report = machine.crash().expect("a crash kernel was loaded");
-        let expected = if release == ReleaseId::V6_19 { "cold" } else { "luo-off" };
+        let keeps = release.release().quirks.has(Quirk::CrashKernelKeepsKho);
+        let expected = if keeps { "cold" } else { "luo-off" };
         assert_eq!(report.outcome.word(), expected);
         assert!(machine.crash().is_none(), "the crash kernel has none of its own");
         assert!(machine.kernel().is_none());

@@ -9,6 +9,7 @@
 
 mod adopted;
 mod touched;
+mod trial;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -72,6 +73,8 @@ pub struct PhysMem {
     backing: Backing,
     /// Runs of host files that lie in memory, by their first frame.
     adopted: BTreeMap<u64, Adopted>,
+    /// What this trial wrote over.
+    trial: Option<Box<trial::Trial>>,
 }
 
 fn check_len(len: u64) -> Result<usize, MemError> {
@@ -98,7 +101,7 @@ impl PhysMem {
         let _ = map.advise(Advice::NoHugePage);
         // A child that the host forks off has no business in here.
         let _ = map.advise(Advice::DontFork);
-        Ok(Self { map, len, backing: Backing::Private, adopted: BTreeMap::new() })
+        Ok(Self { map, len, backing: Backing::Private, adopted: BTreeMap::new(), trial: None })
     }
 
     /// Memory in the file at `path`, made `len` bytes long; it keeps its contents.
@@ -112,7 +115,7 @@ impl PhysMem {
             File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(host)?;
         file.set_len(len).map_err(host)?;
         let map = MmapOptions::new().len(size).map_raw(&file).map_err(host)?;
-        Ok(Self { map, len, backing: Backing::File, adopted: BTreeMap::new() })
+        Ok(Self { map, len, backing: Backing::File, adopted: BTreeMap::new(), trial: None })
     }
 
     /// Bytes of memory.
@@ -163,6 +166,9 @@ impl PhysMem {
     #[inline]
     pub fn write(&mut self, addr: PhysAddr, bytes: &[u8]) -> Result<(), AccessError> {
         self.locate(addr, len64(bytes.len()))?;
+        if self.trial.is_some() {
+            self.keep(addr, len64(bytes.len()));
+        }
         if self.touches_adopted(addr, len64(bytes.len())) {
             self.write_adopted(addr, bytes);
         } else {
@@ -233,6 +239,9 @@ impl PhysMem {
     /// [`AccessError`]; nothing is written.
     pub fn fill(&mut self, addr: PhysAddr, len: u64, byte: u8) -> Result<(), AccessError> {
         let to = self.locate(addr, len)?;
+        if self.trial.is_some() {
+            self.keep(addr, len);
+        }
         if self.touches_adopted(addr, len) {
             return self.fill_adopted(addr, len, byte);
         }
@@ -263,6 +272,9 @@ impl PhysMem {
     pub fn copy(&mut self, to: PhysAddr, from: PhysAddr, len: u64) -> Result<(), AccessError> {
         let source = self.locate(from, len)?;
         let target = self.locate(to, len)?;
+        if self.trial.is_some() {
+            self.keep(to, len);
+        }
         if self.touches_adopted(from, len) || self.touches_adopted(to, len) {
             let mut bytes = vec![0; usize::try_from(len).expect("it lies in memory")];
             self.read(from, &mut bytes)?;
@@ -307,6 +319,9 @@ impl PhysMem {
     /// Power off: every byte reads as zero afterwards, and the host has its pages back.
     pub fn discard_all(&mut self) {
         self.disown(Pfn::new(0), self.len / PAGE_SIZE);
+        if self.trial.is_some() {
+            self.keep(PhysAddr::NULL, self.len);
+        }
         if let Backing::Private = self.backing {
             // SAFETY: MADV_DONTNEED on a private anonymous mapping drops its pages; later accesses read
             // zeros. No Rust reference points into the mapping, so no one sees memory change behind one.
@@ -365,6 +380,31 @@ mod tests {
         }
         mem.read(end, &mut []).unwrap();
         assert!(mem.fill(PhysAddr::NULL, u64::MAX, 0).is_err());
+    }
+
+    #[test]
+    fn a_trial_is_taken_back() {
+        let mut mem = PhysMem::anonymous(64 << 10).expect("small");
+        let at = PhysAddr::new(4090);
+        mem.write(at, b"before").expect("inside");
+        mem.begin_trials();
+        for round in 0..3u8 {
+            assert!(mem.written().is_empty());
+            mem.write(at, &[round; 12]).expect("inside");
+            mem.fill(PhysAddr::new(0x8000), 0x2000, round).expect("inside");
+            mem.copy(PhysAddr::new(0xf000), at, 12).expect("inside");
+            let written: Vec<u64> = mem.written().iter().map(|pfn| pfn.raw()).collect();
+            assert_eq!(written, [0, 1, 8, 9, 15]);
+            mem.take_back();
+            let mut bytes = [1; 8];
+            mem.read(at, &mut bytes).expect("inside");
+            assert_eq!(&bytes, b"before\0\0");
+            assert!(mem.is_filled_with(PhysAddr::new(0x2000), 0xe000, 0).expect("inside"));
+        }
+        mem.end_trials();
+        mem.write(at, b"after!").expect("inside");
+        mem.take_back();
+        assert_eq!(mem.read_u64(at).expect("inside").to_le_bytes()[..6], *b"after!");
     }
 
     #[test]

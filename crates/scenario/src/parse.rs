@@ -198,10 +198,12 @@ impl Reader {
         }
         let mut call = Call::new(op);
         call.span = Span(span_of(node));
-        for (position, entry) in positions(node) {
-            self.entry(&mut call, op.spec(), position, entry);
-        }
-        self.missing(&call, span_of(node));
+        let entries = positions(node);
+        let given: Vec<usize> = entries
+            .into_iter()
+            .filter_map(|(position, entry)| self.entry(&mut call, op.spec(), position, entry))
+            .collect();
+        self.missing(&call, &given, span_of(node));
         call.values.sort_by_key(|(index, _)| *index);
         Some(call)
     }
@@ -217,12 +219,19 @@ impl Reader {
         self.problems.push(Diagnostic::new(span_of(node), format!("unknown step `{name}`")).with_help(help));
     }
 
-    fn entry(&mut self, call: &mut Call, spec: &'static Spec, position: usize, entry: &KdlEntry) {
+    /// Reads one value; gives the place of its parameter, be the value good or bad.
+    fn entry(
+        &mut self,
+        call: &mut Call,
+        spec: &'static Spec,
+        position: usize,
+        entry: &KdlEntry,
+    ) -> Option<usize> {
         let span = entry_span(entry);
         let name = entry.name().map(kdl::KdlIdentifier::value);
         if name == Some("error") {
             self.error(call, entry);
-            return;
+            return None;
         }
         let found = match name {
             Some(name) => spec.params.iter().position(|param| param.name == name),
@@ -242,12 +251,12 @@ impl Reader {
             );
             let help = name.map_or_else(|| usage(spec), |name| suggest(name, &known));
             self.problems.push(Diagnostic::new(span, format!("{what} `{}`", spec.name)).with_help(help));
-            return;
+            return None;
         };
         if call.values.iter().any(|(other, _)| *other == index) {
             let param = spec.params[index].name;
             self.problems.push(Diagnostic::new(span, format!("`{param}` is given twice")));
-            return;
+            return Some(index);
         }
         match value(&spec.params[index], entry.value()) {
             Ok(value) => call.values.push((index, value)),
@@ -257,6 +266,7 @@ impl Reader {
                 self.problems.push(Diagnostic { help, ..problem });
             }
         }
+        Some(index)
     }
 
     fn error(&mut self, call: &mut Call, entry: &KdlEntry) {
@@ -274,10 +284,10 @@ impl Reader {
         }
     }
 
-    fn missing(&mut self, call: &Call, span: Range<usize>) {
+    fn missing(&mut self, call: &Call, given: &[usize], span: Range<usize>) {
         let spec = call.op.spec();
         for (index, param) in spec.params.iter().enumerate() {
-            let given = call.values.iter().any(|(other, _)| *other == index);
+            let given = given.contains(&index);
             let replaced = param.name == "name" && call.get("hex").is_some();
             let needless = param.name == "as" && call.error.is_some();
             if param.required && !given && !replaced && !needless {

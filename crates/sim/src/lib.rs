@@ -7,7 +7,9 @@
 #![forbid(unsafe_code)]
 
 pub mod dump;
+pub mod flips;
 pub mod golden;
+pub mod hostile;
 pub mod matrix;
 pub mod pattern;
 mod runner;

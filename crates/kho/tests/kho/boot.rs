@@ -6,7 +6,7 @@ use luosim_kho::fdt::{Node, Tree};
 use luosim_kho::{BootParams, Handover};
 use luosim_physmem::{FrameUse, PhysAddr, PhysMem};
 
-use crate::world::{BOTH, MIB, World, boot, cold, config, order, pa, pfn};
+use crate::world::{EACH, MIB, World, boot, cold, config, order, pa, pfn};
 
 const LEN: u64 = 64 * MIB;
 const BLOCK: u64 = 0x1000;
@@ -27,7 +27,7 @@ fn refused(world: &World) -> &str {
 
 #[test]
 fn a_handover_of_the_same_version_is_taken_over() {
-    for release in BOTH {
+    for release in EACH {
         let before = cold(release, LEN);
         let areas = before.kho.scratch().to_vec();
         let world = before.kexec();
@@ -54,7 +54,7 @@ fn another_version_is_refused_by_name_and_its_memory_is_free() {
 #[test]
 fn a_tree_without_magic_is_invalid() {
     for (release, revival) in
-        BOTH.into_iter().zip(["KHO: disabling KHO revival: -22", "KHO: disabling KHO revival"])
+        EACH.into_iter().zip(["KHO: disabling KHO revival: -22", "KHO: disabling KHO revival"])
     {
         let (mut memory, params) = left(release);
         memory.write(params.fdt, &[0]).unwrap();
@@ -111,7 +111,7 @@ fn a_bad_scratch_array_is_refused() {
 
 #[test]
 fn kho_off_keeps_the_memory_but_nobody_can_use_it() {
-    for release in BOTH {
+    for release in EACH {
         let (memory, params) = left(release);
         let mut off = config(release);
         off.enabled = false;
@@ -164,7 +164,7 @@ fn metadata_that_is_not_understood_is_ignored_with_a_warning() {
 
 #[test]
 fn memory_the_size_of_nothing_boots_with_kho_off() {
-    for release in BOTH {
+    for release in EACH {
         let world = boot(PhysMem::anonymous(64 << 10).unwrap(), config(release), None);
         assert!(!world.kho.enabled());
         assert!(world.logged("KHO: Failed to reserve scratch area, disabling kexec handover"));

@@ -7,7 +7,7 @@ use luosim_kho::{BootParams, Handover};
 use luosim_physmem::{FrameState, FrameUse, PAGE_SIZE, Pfn, PhysMem};
 use proptest::prelude::*;
 
-use crate::world::{BOTH, MIB, World, boot, cold, config, order, pa, pfn};
+use crate::world::{EACH, MIB, World, boot, cold, config, order, pa, pfn};
 
 const LEN: u64 = 16 * MIB;
 /// Most lines that a boot may log, whatever it is given.
@@ -106,7 +106,7 @@ proptest! {
 
     #[test]
     fn random_pages_of_the_tracker(which in any::<prop::sample::Index>(), bytes in prop::collection::vec(any::<u8>(), 4096), area in descriptor()) {
-        for release in BOTH {
+        for release in EACH {
             let (mut memory, params, tracker) = handover(release);
             memory.write(pa(*which.get(&tracker)), &bytes).unwrap();
             use_up(&mut boot(memory, config(release), Some(params)), area)?;
@@ -115,7 +115,7 @@ proptest! {
 
     #[test]
     fn damaged_root_trees(damage in prop::collection::vec((0u64..300, any::<u8>()), 0..8), area in descriptor()) {
-        for release in BOTH {
+        for release in EACH {
             let (mut memory, params, _) = handover(release);
             for (at, byte) in &damage {
                 memory.write(params.fdt.checked_add(*at).unwrap(), &[*byte]).unwrap();
@@ -126,7 +126,7 @@ proptest! {
 
     #[test]
     fn damaged_scratch_arrays(damage in prop::collection::vec((0u64..6, any::<u64>(), 0u32..52), 1..6), area in descriptor()) {
-        for release in BOTH {
+        for release in EACH {
             let (mut memory, params, _) = handover(release);
             for (index, value, shift) in &damage {
                 let at = params.scratch.checked_add(8 * index).unwrap();
@@ -140,7 +140,7 @@ proptest! {
     fn parameters_that_point_anywhere(
         fdt in any::<u64>(), scratch in any::<u64>(), sizes in any::<(u64, u64)>(), shift in 0u32..56, area in descriptor(),
     ) {
-        for release in BOTH {
+        for release in EACH {
             let (memory, good, _) = handover(release);
             for params in [
                 BootParams { fdt: pa(fdt >> shift), fdt_size: sizes.0, ..good },

@@ -3,7 +3,7 @@
 use luosim_abi::release::ReleaseId;
 use luosim_physmem::{FrameState, FrameUse, Order};
 
-use crate::world::{BOTH, MIB, World, cold, order, pa, pfn};
+use crate::world::{EACH, MIB, World, cold, order, pa, pfn};
 
 fn preserved(release: ReleaseId, first: u64, pages: u64) -> World {
     let mut world = cold(release, 256 * MIB);
@@ -17,7 +17,7 @@ fn folio(world: &mut World, at: u64) -> Option<u32> {
 
 #[test]
 fn a_block_is_handed_out_once_at_its_head() {
-    for release in BOTH {
+    for release in EACH {
         let mut world = preserved(release, 0x1000, 16);
         assert_eq!(folio(&mut world, 0x100_1000), None, "inside the block");
         assert_eq!(folio(&mut world, 0x100_0001), None, "not a page");
@@ -33,7 +33,7 @@ fn a_block_is_handed_out_once_at_its_head() {
 
 #[test]
 fn a_block_that_nobody_restores_stays_held_for_one_generation() {
-    for release in BOTH {
+    for release in EACH {
         let world = preserved(release, 0x1000, 16);
         assert!(world.held().contains(&(0x1000, 4)));
         let next = world.kexec();
@@ -59,7 +59,7 @@ fn blocks_above_order_10_are_restored_by_7_3_alone() {
 
 #[test]
 fn a_run_comes_back_as_single_pages() {
-    for release in BOTH {
+    for release in EACH {
         let mut world = preserved(release, 0x1fe, 0x206);
         assert!([(0x1fe, 1), (0x200, 9), (0x400, 2)].iter().all(|block| world.held().contains(block)));
         assert!(world.kho.restore_pages(&mut world.ram, pfn(0x1fe), 0x206, FrameUse::Other));
@@ -72,7 +72,7 @@ fn a_run_comes_back_as_single_pages() {
 
 #[test]
 fn another_run_than_was_preserved_comes_back_in_part() {
-    for release in BOTH {
+    for release in EACH {
         // Preserved: one block of 8. Asked for: blocks of 4 and 2.
         let mut world = preserved(release, 0x1000, 8);
         assert!(!world.kho.restore_pages(&mut world.ram, pfn(0x1000), 6, FrameUse::Other));
@@ -84,7 +84,7 @@ fn another_run_than_was_preserved_comes_back_in_part() {
 
 #[test]
 fn preserving_is_a_set_and_giving_back_must_match() {
-    for release in BOTH {
+    for release in EACH {
         let mut world = cold(release, 64 * MIB);
         let World { ram, kho, .. } = &mut world;
         for _ in 0..2 {
@@ -104,7 +104,7 @@ fn preserving_is_a_set_and_giving_back_must_match() {
 
 #[test]
 fn allocations_are_zeroed_rounded_and_limited() {
-    for release in BOTH {
+    for release in EACH {
         let mut world = cold(release, 64 * MIB);
         let World { ram, kho, .. } = &mut world;
         let mut errno =

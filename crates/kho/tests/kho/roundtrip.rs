@@ -9,7 +9,7 @@ use luosim_kho::run::split;
 use luosim_physmem::{FrameUse, Order, PhysAddr};
 use proptest::prelude::*;
 
-use crate::world::{BOTH, MIB, World, cold, order, pfn};
+use crate::world::{EACH, MIB, World, cold, order, pfn};
 
 /// Frames that the tests preserve: behind the kernel's own pages, before scratch.
 const FROM: u64 = 0x1000;
@@ -165,7 +165,7 @@ proptest! {
         candidates in prop::collection::vec((any::<u64>(), 0u32..13), 0..60),
     ) {
         let blocks = disjoint(&candidates);
-        for release in BOTH {
+        for release in EACH {
             let mut world = cold(release, 128 * MIB);
             let own = own(&world);
             preserve_all(&mut world, &blocks);
@@ -179,7 +179,7 @@ proptest! {
         keep in any::<u64>(),
     ) {
         let blocks = disjoint(&candidates);
-        for release in BOTH {
+        for release in EACH {
             let mut world = cold(release, 128 * MIB);
             let own = own(&world);
             preserve_all(&mut world, &blocks);
@@ -200,7 +200,7 @@ proptest! {
         candidates in prop::collection::vec((any::<u64>(), 0u32..11), 0..60),
     ) {
         let blocks = disjoint(&candidates);
-        for release in BOTH {
+        for release in EACH {
             let mut world = cold(release, 128 * MIB);
             preserve_all(&mut world, &blocks);
             let mut next = world.kexec();
@@ -218,7 +218,7 @@ proptest! {
 
     #[test]
     fn doing_and_undoing_loses_no_frame(steps in prop::collection::vec(step(), 1..40)) {
-        for release in BOTH {
+        for release in EACH {
             let mut play = Play::new(release);
             let (uses, tally) = (play.uses(), play.world.kho.tally().unwrap().clone());
             for step in &steps {
@@ -242,7 +242,7 @@ proptest! {
 
     #[test]
     fn a_sequence_of_steps_is_what_the_next_kernel_holds(steps in prop::collection::vec(step(), 1..40)) {
-        for release in BOTH {
+        for release in EACH {
             let mut play = Play::new(release);
             for step in &steps {
                 play.run(step);

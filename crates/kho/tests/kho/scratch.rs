@@ -5,7 +5,7 @@ use luosim_abi::release::ReleaseId;
 use luosim_kho::scratch::{KERNEL_BYTES, ScratchSpec};
 use luosim_physmem::{FrameState, PAGE_SIZE, Pfn, PhysMem};
 
-use crate::world::{BOTH, MIB, World, boot, cold, config, order, pa};
+use crate::world::{EACH, MIB, World, boot, cold, config, order, pa};
 
 fn with(release: ReleaseId, bytes: u64, spec: &str) -> World {
     let mut config = config(release);
@@ -25,7 +25,7 @@ fn areas_are_low_global_and_node_rounded_as_the_release_rounds() {
 
 #[test]
 fn areas_are_aligned_reserved_disjoint_and_low_memory_is_below_4_gib() {
-    for release in BOTH {
+    for release in EACH {
         let world = with(release, 6 << 30, "16M,64M,32M");
         let areas = world.kho.scratch();
         assert!(areas[0].addr.raw() + areas[0].size <= 4 << 30);
@@ -44,7 +44,7 @@ fn areas_are_aligned_reserved_disjoint_and_low_memory_is_below_4_gib() {
 
 #[test]
 fn with_0_percent_kho_works_but_no_image_can_be_loaded() {
-    for release in BOTH {
+    for release in EACH {
         let mut world = with(release, 64 * MIB, "0%");
         assert!(world.kho.enabled() && world.kho.scratch().len() == 3);
         let refusal = world.kho.params_for_kexec(&mut world.ram).unwrap_err();
@@ -83,7 +83,7 @@ fn an_area_without_room_for_the_copy_is_passed_over() {
 
 #[test]
 fn preserving_in_scratch_is_refused_by_debug_kernels_and_lost_by_others() {
-    for release in BOTH {
+    for release in EACH {
         let mut world = cold(release, 64 * MIB);
         let inside = world.kho.scratch()[2].addr.pfn();
         let before = Pfn::new(inside.raw() - 1);

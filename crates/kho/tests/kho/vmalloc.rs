@@ -5,7 +5,7 @@ use luosim_abi::kho::vmalloc::Descriptor;
 use luosim_abi::release::ReleaseId;
 use luosim_physmem::{FrameUse, Order, PhysAddr};
 
-use crate::world::{BOTH, MIB, World, cold, order, pa, pfn};
+use crate::world::{EACH, MIB, World, cold, order, pa, pfn};
 
 /// `blocks` allocated blocks, each marked with its number.
 fn pages(world: &mut World, blocks: u64, order: Order) -> Vec<PhysAddr> {
@@ -32,7 +32,7 @@ fn chunks(world: &World, area: &Descriptor) -> Vec<(u64, Vec<u64>)> {
 
 #[test]
 fn a_full_chunk_is_followed_by_another_even_an_empty_one() {
-    for release in BOTH {
+    for release in EACH {
         for (blocks, expected) in [(0, 1), (1, 1), (510, 1), (511, 2), (512, 2), (1022, 3)] {
             let mut world = cold(release, 64 * MIB);
             let list = pages(&mut world, blocks, Order::ZERO);
@@ -61,7 +61,7 @@ fn a_full_chunk_is_followed_by_another_even_an_empty_one() {
 
 #[test]
 fn entries_may_cover_larger_blocks() {
-    for release in BOTH {
+    for release in EACH {
         let mut world = cold(release, 64 * MIB);
         let list = pages(&mut world, 3, order(4));
         let area = world.kho.preserve_vmalloc(&mut world.ram, &list, 2, order(4)).unwrap();
@@ -74,7 +74,7 @@ fn entries_may_cover_larger_blocks() {
 
 #[test]
 fn giving_back_leaves_nothing_and_the_pages_with_their_owner() {
-    for release in BOTH {
+    for release in EACH {
         let mut world = cold(release, 64 * MIB);
         let list = pages(&mut world, 600, Order::ZERO);
         let tally = world.kho.tally().unwrap().clone();
@@ -88,7 +88,7 @@ fn giving_back_leaves_nothing_and_the_pages_with_their_owner() {
 
 #[test]
 fn a_failure_takes_back_what_was_done_and_nothing_else() {
-    for release in BOTH {
+    for release in EACH {
         let mut world = cold(release, 64 * MIB);
         let World { ram, kho, .. } = &mut world;
         let list = [pa(0x100_0000), kho.scratch()[0].addr, pa(0x200_0000)];
@@ -129,7 +129,7 @@ fn an_area_that_does_not_add_up_is_refused_and_leaks_no_page_that_was_handed_out
             world.ram.mem.write_u64(pa(area.first.get()), area.first.get()).unwrap();
         }),
     ];
-    for release in BOTH {
+    for release in EACH {
         for (what, damage) in damages {
             let (mut world, mut area, list) = handed_over(release);
             let allocated = world.ram.frames.stats().allocated;

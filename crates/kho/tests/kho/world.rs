@@ -9,7 +9,8 @@ use luosim_kho::{BootParams, Handover, Kho, KhoConfig};
 use luosim_physmem::{FrameState, Order, Pfn, PhysAddr, PhysMem, Ram};
 
 /// Releases of both trackers.
-pub(crate) const BOTH: [ReleaseId; 2] = [ReleaseId::V6_19, ReleaseId::V7_3];
+/// One release for each version of the root tree, and the one that finalises otherwise.
+pub(crate) const EACH: [ReleaseId; 4] = [ReleaseId::V6_19, ReleaseId::V7_1, ReleaseId::V7_2, ReleaseId::V7_3];
 
 pub(crate) const MIB: u64 = 1 << 20;
 

@@ -39,6 +39,11 @@ fn a_refused_freeze_is_undone_in_reverse_6_19() {
 }
 
 #[test]
+fn a_refused_freeze_is_undone_in_reverse_7_1() {
+    refused_freeze(ReleaseId::V7_1);
+}
+
+#[test]
 fn a_refused_freeze_is_undone_in_reverse_7_3() {
     refused_freeze(ReleaseId::V7_3);
 }

@@ -2,6 +2,7 @@
 
 use luosim_abi::{Errno, KResult};
 use luosim_files::FileKind;
+use luosim_files::shmem::Shmem;
 use luosim_physmem::PAGE_SIZE;
 
 use crate::process::{FileMapping, Pid};
@@ -12,6 +13,17 @@ use crate::{Kernel, Machine};
 pub struct MapId(pub u32);
 
 impl Machine {
+    /// The memory file behind a descriptor, to look at; `None` if it is no open memory file.
+    #[must_use]
+    pub fn memory_file(&self, pid: Pid, fd: i32) -> Option<&Shmem> {
+        let kernel = self.kernel()?;
+        let file = kernel.file(pid, fd).ok()?;
+        match kernel.kind(file) {
+            FileKind::Shmem(inode) => Some(kernel.core.files.inodes.get(inode)),
+            _ => None,
+        }
+    }
+
     /// `mmap(MAP_SHARED)` of `len` bytes at `offset`; `write` asks for `PROT_WRITE`.
     ///
     /// # Errors

@@ -1,0 +1,48 @@
+//! Arbitrary and spoiled memories under every release: the property that the fuzzer looks for violations of, with the
+//! inputs of its corpus and with inputs of our own.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+
+use luosim_physmem::PhysMem;
+use luosim_sim::golden::{Manifest, load};
+use luosim_sim::hostile::{Arena, Base, empty_params};
+use proptest::prelude::*;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_path_buf()
+}
+
+fn arena() -> Arena {
+    let mut bases =
+        vec![Base { memory: PhysMem::anonymous(16 << 20).expect("small"), params: empty_params() }];
+    for kernel in ["6.19.6", "7.1.13", "7.2.13", "7.3.4"] {
+        let folder = root().join(format!("tests/data/golden/{kernel}/small"));
+        let manifest = Manifest::read(&folder).expect("a manifest");
+        let params = manifest.params().expect("checked when read");
+        bases.push(Base { memory: load(&folder, &manifest).expect("its memory"), params });
+    }
+    Arena::new(bases)
+}
+
+/// The inputs that the fuzzer starts from: each is survived, and they are what they say.
+#[test]
+fn the_corpus_is_survived() {
+    let mut arena = arena();
+    let mut inputs: Vec<PathBuf> = std::fs::read_dir(root().join("fuzz/corpus/boot"))
+        .expect("the corpus is there")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    inputs.sort();
+    let sessions: usize = inputs.iter().map(|path| arena.boot(&std::fs::read(path).expect("readable"))).sum();
+    assert!(inputs.len() >= 5 && sessions >= 4 * 3, "{} inputs, {sessions} sessions", inputs.len());
+}
+
+#[test]
+fn any_input_is_survived() {
+    let arena = RefCell::new(arena());
+    let input = prop::collection::vec(any::<u8>(), 0..400);
+    proptest!(ProptestConfig::with_cases(96), |(data in input)| {
+        arena.borrow_mut().boot(&data);
+    });
+}
