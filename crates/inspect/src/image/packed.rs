@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn a_match_that_reaches_far_back_needs_the_true_window() {
         let frame = far(7);
-        assert!(frames(frame.as_slice(), true).is_err());
+        frames(frame.as_slice(), true).expect_err("it reaches behind the narrow window");
         let pages = unpack(Cursor::new(frame)).expect("a good frame");
         let mut end = [0; 3];
         pages.read(PhysAddr::new(1 << 20), &mut end).expect("the match");
