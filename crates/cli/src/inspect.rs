@@ -252,6 +252,6 @@ fn size(bytes: u64) -> String {
 }
 
 /// `1 file`, `2 files`.
-fn counted<N: std::fmt::Display + PartialEq + From<u8>>(count: N, what: &str) -> String {
+fn counted<N: std::fmt::Display + Copy + PartialEq + From<u8>>(count: N, what: &str) -> String {
     if count == N::from(1) { format!("1 {what}") } else { format!("{count} {what}s") }
 }
