@@ -1,4 +1,5 @@
 //! `luosim inspect --flip-survey`: what a single wrong bit in each structure of a handover does.
+#![expect(clippy::disallowed_types, reason = "the rate is said on standard error, of the host's time")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
