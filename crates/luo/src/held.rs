@@ -1,10 +1,11 @@
 //! Which session holds a file now: what makes a second PRESERVE_FD of the same file EBUSY (7.1 and later), also across
 //! sessions and for files that were retrieved and not yet finished.
 //!
-//! One table per handler, since an identity means something to its handler only. An entry is 16 bytes: with half a
-//! million files the table's size is what it costs. Does not decide anything; see `ops`.
+//! One table per handler, since an identity means something to its handler only. Inode numbers mostly ascend, so a sorted
+//! table is filled at its end, where the last entries still are in the cache; a hashed one misses it at every file once
+//! there are half a million. Does not decide anything; see `ops`.
 
-use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
 
 use crate::file_set::HandlerIndex;
 use crate::host::{Identity, SessionKey};
@@ -28,7 +29,7 @@ impl Place {
 
 /// Every file that LUO holds, by handler and identity.
 #[derive(Debug, Default)]
-pub(crate) struct HeldFiles(Vec<FxHashMap<Identity, Place>>);
+pub(crate) struct HeldFiles(Vec<BTreeMap<Identity, Place>>);
 
 impl HeldFiles {
     pub(crate) fn get(&self, handler: HandlerIndex, identity: Identity) -> Option<Place> {
@@ -42,7 +43,7 @@ impl HeldFiles {
 
     pub(crate) fn insert(&mut self, handler: HandlerIndex, identity: Identity, place: Place) {
         if self.0.len() <= handler.0 {
-            self.0.resize_with(handler.0 + 1, FxHashMap::default);
+            self.0.resize_with(handler.0 + 1, BTreeMap::new);
         }
         self.0[handler.0].insert(identity, place);
     }
