@@ -6,6 +6,7 @@
 //! there are half a million. Does not decide anything; see `ops`.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use crate::file_set::HandlerIndex;
 use crate::host::{Identity, SessionKey};
@@ -32,8 +33,22 @@ impl Place {
 pub(crate) struct HeldFiles(Vec<BTreeMap<Identity, Place>>);
 
 impl HeldFiles {
-    pub(crate) fn get(&self, handler: HandlerIndex, identity: Identity) -> Option<Place> {
-        self.0.get(handler.0)?.get(&identity).copied()
+    /// Notes that a file is held at `place`; if it is held already, changes nothing and gives where.
+    pub(crate) fn claim(&mut self, handler: HandlerIndex, identity: Identity, place: Place) -> Option<Place> {
+        match self.of(handler).entry(identity) {
+            Entry::Occupied(held) => Some(*held.get()),
+            Entry::Vacant(free) => {
+                free.insert(place);
+                None
+            }
+        }
+    }
+
+    fn of(&mut self, handler: HandlerIndex) -> &mut BTreeMap<Identity, Place> {
+        if self.0.len() <= handler.0 {
+            self.0.resize_with(handler.0 + 1, BTreeMap::new);
+        }
+        &mut self.0[handler.0]
     }
 
     /// The holder of a file of any handler.
@@ -42,10 +57,7 @@ impl HeldFiles {
     }
 
     pub(crate) fn insert(&mut self, handler: HandlerIndex, identity: Identity, place: Place) {
-        if self.0.len() <= handler.0 {
-            self.0.resize_with(handler.0 + 1, BTreeMap::new);
-        }
-        self.0[handler.0].insert(identity, place);
+        self.of(handler).insert(identity, place);
     }
 
     pub(crate) fn remove(&mut self, handler: HandlerIndex, identity: Identity) {

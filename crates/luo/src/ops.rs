@@ -178,14 +178,13 @@ impl<H: Host> Luo<H> {
         if self.quirks.has(Quirk::SameInodeTwice) {
             return Ok(());
         }
-        if let Some(holder) = self.held.get(index, identity) {
+        if let Some(holder) = self.held.claim(index, identity, place) {
             let session = self.session(holder.session).expect("a session gives up its files before it goes");
             let (session, token) = (session.name, session.files.at(holder.file()).token);
             let what = handler.describe(host, file);
             let why = format!("{what} is already held by session {session:?} as token {token:#x}");
             return Err(Errno::EBUSY.because(why));
         }
-        self.held.insert(index, identity, place);
         Ok(())
     }
 
