@@ -78,6 +78,9 @@ pub(crate) struct InspectArguments {
     /// The kernel that boots [default: the one that wrote the memory]
     #[arg(long, value_name = "RELEASE", value_parser = release, requires = "flip_survey", help_heading = "Wrong bits")]
     release: Option<ReleaseId>,
+    /// Only this structure, as the table names it; may be given several times
+    #[arg(long, value_name = "NAME", requires = "flip_survey", help_heading = "Wrong bits")]
+    structure: Vec<String>,
     /// Threads [default: one for each processor]
     #[arg(long, value_name = "N", requires = "flip_survey", help_heading = "Wrong bits")]
     jobs: Option<NonZero<usize>>,
@@ -197,8 +200,13 @@ fn show(arguments: &InspectArguments) -> Result<Ending, Failure> {
     let path = arguments.source.as_ref().ok_or("give a source")?;
     let inspection = arguments.open(path)?;
     if arguments.flip_survey {
-        let as_json = arguments.format == Format::Json;
-        print(&flips::flip_survey(&inspection, arguments.release, arguments.jobs, as_json)?);
+        let wish = flips::Wish {
+            release: arguments.release,
+            structures: &arguments.structure,
+            jobs: arguments.jobs,
+            as_json: arguments.format == Format::Json,
+        };
+        print(&flips::flip_survey(&inspection, &wish)?);
         return Ok(Ending::AsExpected);
     }
     let report = arguments.filtered(&inspection.report)?;

@@ -132,10 +132,14 @@ fn bar(flips: u64) -> ProgressBar {
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-fn run(inspection: &Inspection, release: ReleaseId, jobs: usize) -> Result<Vec<Row>, Failure> {
+fn run(
+    inspection: &Inspection,
+    release: ReleaseId,
+    structures: &[Structure],
+    jobs: usize,
+) -> Result<Vec<Row>, Failure> {
     let params =
         params(&inspection.report).ok_or("the scratch array is not known: give --scratch ADDR,SIZE")?;
-    let structures = structures(inspection);
     let pages: usize = structures.iter().map(|structure| structure.pages.len()).sum();
     let flips = u64::try_from(pages).expect("a count") * BITS_PER_PAGE;
     let (bar, start) = (bar(flips), Instant::now());
@@ -143,7 +147,7 @@ fn run(inspection: &Inspection, release: ReleaseId, jobs: usize) -> Result<Vec<R
     let copy =
         |share| inspection.copy_owned().map(|memory| (memory, share)).map_err(|error| error.to_string());
     let shares: Vec<(PhysMem, Vec<Structure>)> =
-        deal(&structures, jobs).into_iter().map(copy).collect::<Result<_, _>>()?;
+        deal(structures, jobs).into_iter().map(copy).collect::<Result<_, _>>()?;
     let work = |(memory, share): (PhysMem, Vec<Structure>)| {
         survey(memory, params, release, &share, |done| bar.inc(done)).map_err(|error| error.to_string())
     };
@@ -191,18 +195,36 @@ fn runs(row: &Row) -> Vec<(PhysAddr, u64, usize)> {
     chunks.map(|run| (PhysAddr::new(run[0]), run[run.len() - 1] - run[0] + 1, run.len())).collect()
 }
 
+/// What is asked for.
+pub(super) struct Wish<'a> {
+    /// The kernel that boots.
+    pub(super) release: Option<ReleaseId>,
+    /// Only these structures; all if none is named.
+    pub(super) structures: &'a [String],
+    /// Threads.
+    pub(super) jobs: Option<NonZero<usize>>,
+    /// JSON instead of text.
+    pub(super) as_json: bool,
+}
+
+/// The structures that are asked for.
+fn chosen(inspection: &Inspection, names: &[String]) -> Result<Vec<Structure>, Failure> {
+    let all = structures(inspection);
+    if let Some(unknown) = names.iter().find(|name| all.iter().all(|structure| structure.name != **name)) {
+        let known: Vec<&str> = all.iter().map(|structure| structure.name.as_str()).collect();
+        return Err(format!("there is no structure \"{unknown}\" here; there are {}", known.join(", ")));
+    }
+    let wanted = |structure: &Structure| names.is_empty() || names.contains(&structure.name);
+    Ok(all.into_iter().filter(wanted).collect())
+}
+
 /// Makes the survey and gives what is printed.
-pub(super) fn flip_survey(
-    inspection: &Inspection,
-    release: Option<ReleaseId>,
-    jobs: Option<NonZero<usize>>,
-    as_json: bool,
-) -> Result<String, Failure> {
-    let release = release.or_else(|| release_of(&inspection.report));
+pub(super) fn flip_survey(inspection: &Inspection, wish: &Wish<'_>) -> Result<String, Failure> {
+    let release = wish.release.or_else(|| release_of(&inspection.report));
     let release = release.ok_or("no release with an orchestrator speaks these formats: give --release")?;
-    let jobs = jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZero::get);
-    let rows = run(inspection, release, jobs)?;
-    if !as_json {
+    let jobs = wish.jobs.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZero::get);
+    let rows = run(inspection, release, &chosen(inspection, wish.structures)?, jobs)?;
+    if !wish.as_json {
         return Ok(text(&rows));
     }
     let (release, classes) = (release.release().name, Class::ALL.map(Class::word));
