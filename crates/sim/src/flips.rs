@@ -230,15 +230,16 @@ impl Bench {
     /// Boots and uses everything; also gives the contents.
     fn look(&mut self) -> (Seen, Vec<Vec<Vec<u8>>>) {
         let mut contents = Vec::new();
-        let seen = self.trial(|machine, pid, files| {
+        let seen = self.trial(|_, machine, pid, files| {
             let read = |file: &(i32, FileSeen)| read(machine, pid, file.0, file.1.size).unwrap_or_default();
             contents.push(files.iter().map(read).collect());
         });
         (seen, contents)
     }
 
-    /// Boots on the memory as it is, retrieves and finishes everything, and shows the files of each session to `files`.
-    fn trial(&mut self, mut files: impl FnMut(&mut Machine, Pid, &[(i32, FileSeen)])) -> Seen {
+    /// Boots on the memory as it is, retrieves and finishes everything, and shows the files of each session that comes
+    /// back, with its number, to `files`.
+    fn trial(&mut self, mut files: impl FnMut(usize, &mut Machine, Pid, &[(i32, FileSeen)])) -> Seen {
         let report = self.machine.boot_on_handover(self.params, self.release, &self.options);
         let panicked = matches!(report.outcome, Outcome::Panicked { .. });
         let mut seen = Seen { panicked, number: 0, kexecs: 0, open: Ok(()), sessions: Vec::new() };
@@ -253,7 +254,8 @@ impl Bench {
                 return seen;
             }
         };
-        for (name, tokens) in &self.wanted {
+        for (index, (name, tokens)) in self.wanted.iter().enumerate() {
+            let mut files = |machine: &mut Machine, pid, found: &[_]| files(index, machine, pid, found);
             let session = session(&mut self.machine, pid, device, (name, tokens), &mut files);
             seen.sessions.push(session.map_err(|refusal| refusal.errno));
         }
@@ -281,11 +283,9 @@ impl Bench {
         memory.read(addr, &mut byte).expect("metadata lies in memory");
         memory.write(addr, &[byte[0] ^ (1 << bit)]).expect("metadata lies in memory");
         let mut differ = false;
-        let mut index = 0;
-        let seen = self.trial(|machine, pid, files| {
+        let seen = self.trial(|index, machine, pid, files| {
             let (before, contents) = (&baseline.seen.sessions[index], &baseline.contents[index]);
             differ |= session_differs(machine, pid, files, before.as_deref().unwrap_or(&[]), contents);
-            index += 1;
         });
         let memory = self.machine.memory_mut();
         let written = memory.written().iter().any(|pfn| baseline.frames.contains(pfn));

@@ -45,3 +45,22 @@ fn a_survey_needs_a_handover_that_works() {
          compare with"
     );
 }
+
+/// The first letter of the first session's name: that session is not found, and the others are compared with
+/// themselves.
+#[test]
+fn a_session_that_is_missing_hides_no_other() {
+    let (memory, params) = small("7.3.4");
+    let page = (0..memory.len() / 4096)
+        .map(luosim_physmem::Pfn::new)
+        .find(|pfn| {
+            let mut head = [0; 22];
+            memory.read(pfn.addr(), &mut head).expect("inside");
+            &head[16..] == b"alpha\0"
+        })
+        .expect("the block of sessions");
+    let sessions = Structure { name: String::from("sessions"), pages: vec![page] };
+    let rows = survey(memory, params, ReleaseId::V7_3, &[sessions], |_| {}).expect("a good recording");
+    assert_eq!(rows[0].counts[3], 0, "no bit of a session record goes unnoticed: {:?}", rows[0]);
+    assert!(rows[0].counts[1] > 900, "{:?}", rows[0]);
+}
