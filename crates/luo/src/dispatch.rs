@@ -17,7 +17,7 @@ use luosim_abi::{Errno, KResult};
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::event::FinishCause;
-use crate::host::{Caller, Host, SessionKey};
+use crate::host::{Caller, Host, RetrieveStatus, SessionKey};
 use crate::ops::Direction;
 use crate::{Luo, session::Session};
 
@@ -60,7 +60,9 @@ impl<H: Host> Luo<H> {
         request.fd = fd.into();
         if let Err(refusal) = copy_out(caller, size, arg, request.as_bytes()) {
             caller.cancel_fd(fd);
-            host.file_put(file);
+            if !self.quirks.has(Quirk::CreateFaultLeavesSession) {
+                host.file_put(file);
+            }
             return Err(refusal);
         }
         caller.install_fd(fd, file);
@@ -150,10 +152,21 @@ impl<H: Host> Luo<H> {
         if let Err(refusal) = copy_out(caller, size, arg, request.as_bytes()) {
             caller.cancel_fd(fd);
             host.file_put(file);
+            if self.quirks.has(Quirk::RetrieveFaultConsumes) {
+                self.forget_retrieved(key, request.token.get(), refusal.errno);
+            }
             return Err(refusal);
         }
         caller.install_fd(fd, file);
         Ok(())
+    }
+
+    /// Quirk `retrieve-fault-consumes`.
+    fn forget_retrieved(&mut self, key: SessionKey, token: u64, errno: Errno) {
+        let session = self.session_mut(key).expect("a session lives as long as its file");
+        if let Some((_, file)) = session.files.find_mut(token) {
+            file.status = RetrieveStatus::Failed(errno);
+        }
     }
 
     fn ioctl_finish(

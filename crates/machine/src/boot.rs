@@ -1,6 +1,6 @@
 //! Booting a kernel on a memory, and the jump from one kernel to the next.
 
-use luosim_abi::KResult;
+use luosim_abi::{Errno, KResult};
 use luosim_abi::quirk::{Quirk, Quirks};
 use luosim_abi::release::{Release, ReleaseId};
 use luosim_files::Files;
@@ -11,7 +11,7 @@ use luosim_kho::tracker::Tally;
 use luosim_kho::{BootParams, Handover, Kho, KhoConfig};
 use luosim_luo::test_flbs::TestFlbs;
 use luosim_luo::{Carried, FileHandler, Luo, LuoConfig, Memory};
-use luosim_physmem::{PhysMem, Ram};
+use luosim_physmem::{FrameUse, Order, PhysMem, Ram};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -156,6 +156,19 @@ fn register_handlers(luo: &mut Luo<Core>, core: &mut Core, memfd: Rc<MemfdHandle
     }
 }
 
+/// Takes free frames away until so many are left: a kernel short of memory.
+fn leave_free(ram: &mut Ram, left: u64) {
+    let mut order = Order::MAX_BUDDY.raw();
+    loop {
+        let step = Order::new(order).expect("a small order");
+        while ram.frames.stats().free >= left + step.pages()
+            && ram.frames.alloc(step, FrameUse::KernelImage).is_some()
+        {}
+        let Some(smaller) = order.checked_sub(1) else { return };
+        order = smaller;
+    }
+}
+
 impl Kernel {
     /// Builds a kernel from a memory and the two pairs: nothing else crosses.
     fn boot(
@@ -195,6 +208,9 @@ impl Kernel {
         };
         if let Err(refusal) = kho.carry_reservations(&mut ram) {
             log.err(format!("reserve_mem: nothing is carried: {}", refusal.reason));
+        }
+        if let Some(free) = parameters.free {
+            leave_free(&mut ram, free);
         }
         let (files, released, events) = (Files::default(), Vec::new(), Vec::new());
         let mut core = Core { ram, kho, log, files, released, events };
@@ -329,7 +345,16 @@ impl Machine {
         if self.running()?.comes_back() {
             return self.jump_and_return(pid);
         }
-        let carried = self.serialize(pid)?;
+        let disturbed = self.disturb()?;
+        let carried = self.serialize(pid);
+        self.calm(&disturbed, carried.is_err());
+        let carried = match carried {
+            Err(refusal) if disturbed.panics && refusal.errno == Errno::EIO => {
+                self.crash();
+                return Err(crate::faults::died());
+            }
+            carried => carried?,
+        };
         let kernel = self.running()?;
         let image = kernel.image.take().expect("check_reboot saw it");
         let tally = kernel.core.kho.tally().cloned().unwrap_or_default();
@@ -340,12 +365,16 @@ impl Machine {
             }
             ImageKind::File | ImageKind::Crash => kernel.core.kho.why_nothing_passed(),
         };
-        let memory = self.take_memory();
+        let mut memory = self.take_memory();
         if let Some(ledger) = &mut self.ledger {
             ledger.kernel_left("not serialised before the kexec");
             if image.params.is_none() {
                 ledger.handover_failed(why_lost);
             }
+        }
+        for (addr, value) in self.take_pokes() {
+            // A word outside memory changes nothing.
+            let _ = memory.write_u64(addr, value);
         }
         look(&memory, image.params);
         let mut report = self.boot(memory, image.params, image.release, &image.options);
