@@ -84,6 +84,8 @@ quirks! {
         "7.1 to 7.3: seals added after PRESERVE_FD do not cross: the file comes back with the seals that it had then";
     AccessModeGrows = "access-mode-grows",
         "all: a description opened for reading alone is preserved, and comes back open for writing too";
+    ReplyFaultAfterEffect = "reply-fault-after-effect",
+        "all: PRESERVE_FD and FINISH whose reply cannot be written back say EFAULT and have done their work";
 
     PlantedCanary = "planted-canary",
         "planted: RETRIEVE_FD gives a file back with its position one byte too far";

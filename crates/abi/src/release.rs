@@ -196,6 +196,7 @@ const FIRST_QUIRKS: &[Quirk] = &[
     Quirk::CrashImageTakesKho,
     Quirk::CrashKernelKeepsKho,
     Quirk::AccessModeGrows,
+    Quirk::ReplyFaultAfterEffect,
 ];
 
 /// 6.18, and what rows before and after it have in common with it.
@@ -250,6 +251,7 @@ const V7_3: Release = Release {
         Quirk::RetrieveSessionFaultDestroys,
         Quirk::LateSealsLost,
         Quirk::AccessModeGrows,
+        Quirk::ReplyFaultAfterEffect,
     ]),
     scratch_align: 4 << 20,
     scratch_rounds_all: true,
@@ -286,6 +288,7 @@ pub const RELEASES: &[Release] = &[
             Quirk::FlbErrorForgotten,
             Quirk::LateSealsLost,
             Quirk::AccessModeGrows,
+            Quirk::ReplyFaultAfterEffect,
         ]),
         scratch_align: 2 << 20,
         ..V7_3

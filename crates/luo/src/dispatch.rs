@@ -131,6 +131,7 @@ impl<H: Host> Luo<H> {
         let mut request = FdArg::new_zeroed();
         copy_in(caller, Command::PreserveFd, size, arg, request.as_mut_bytes())?;
         self.check_incoming_room(key)?;
+        self.try_reply(caller, size, arg, request.as_bytes())?;
         self.preserve(host, key, request.token.get(), || caller.lookup_fd(request.fd.get()))?;
         copy_out(caller, size, arg, request.as_bytes())
     }
@@ -169,6 +170,14 @@ impl<H: Host> Luo<H> {
         }
     }
 
+    /// Writes the reply before the work is done, where that is the same bytes: what fails then has done nothing.
+    fn try_reply(&self, caller: &mut impl Caller, size: u32, arg: u64, reply: &[u8]) -> KResult<()> {
+        if self.quirks.has(Quirk::ReplyFaultAfterEffect) {
+            return Ok(());
+        }
+        copy_out(caller, size, arg, reply)
+    }
+
     fn ioctl_finish(
         &mut self,
         host: &mut H,
@@ -183,6 +192,7 @@ impl<H: Host> Luo<H> {
         if reserved != 0 && !self.quirks.has(Quirk::FinishIgnoresReserved) {
             return Err(Errno::EINVAL.because(format!("the reserved field is {reserved:#x}, not 0")));
         }
+        self.try_reply(caller, size, arg, request.as_bytes())?;
         self.finish(host, key, FinishCause::Command)?;
         copy_out(caller, size, arg, request.as_bytes())
     }

@@ -117,6 +117,7 @@ impl<H: Host> Luo<H> {
         if let Err(refusal) = mem.kho.finalize(mem.ram, mem.log) {
             if !self.quirks.has(Quirk::FinalizeErrorKeepsFrozen) {
                 self.undo(host, keys);
+                self.out().take_back(&mut host.memory());
             }
             return Err(Errno::EAGAIN.because(format!("KHO could not be finalised: {refusal}")));
         }

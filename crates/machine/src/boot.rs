@@ -17,6 +17,7 @@ use std::rc::Rc;
 
 use crate::cmdline::Parameters;
 use crate::core::Core;
+use crate::faults::Faults;
 use crate::image::ImageKind;
 use crate::process::Pid;
 use crate::{Kernel, Machine, State};
@@ -261,6 +262,7 @@ impl Machine {
     ) -> BootReport {
         self.generation += 1;
         self.next_pid = 1;
+        self.faults = Faults::default();
         let release = release.release();
         let (state, outcome, log) = match Kernel::boot(memory, params, release, options) {
             Ok(kernel) => {

@@ -98,6 +98,7 @@ impl Machine {
 
     /// After the serialisation: a close that waited is done if this kernel goes on.
     pub(crate) fn calm(&mut self, disturbed: &Disturbed, refused: bool) {
+        self.alloc_again();
         if let Ok(kernel) = self.running() {
             kernel.luo.disturb(Disturbance::default());
         }

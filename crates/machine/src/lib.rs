@@ -200,6 +200,17 @@ impl Machine {
         }
     }
 
+    /// As new, but for the memory, which keeps its bytes: no kernel, no history, an empty ledger.
+    pub fn renew(&mut self) {
+        let memory = self.take_memory();
+        self.state = State::Down(memory);
+        self.generation = 0;
+        self.faults = Faults::default();
+        if let Some(ledger) = &mut self.ledger {
+            *ledger = Ledger::default();
+        }
+    }
+
     /// Power off and on: memory is lost, then the release boots cold.
     pub fn cold_reset(&mut self, release: ReleaseId, options: &BootOptions) -> BootReport {
         let mut memory = self.take_memory();
