@@ -69,7 +69,7 @@ impl<H: Host> Luo<H> {
         }
         match self.disturbance.stop.filter(|(point, _)| *point == here) {
             Some((_, Stop::Refuse)) => Err(Errno::EBUSY.because("the reboot was told to be refused here")),
-            Some((_, Stop::Panic)) => Err(Errno::EIO.because("the kernel was told to panic here")),
+            Some((_, Stop::Panic)) => Err(Errno::ESRCH.because("the kernel was told to panic here")),
             None => Ok(()),
         }
     }

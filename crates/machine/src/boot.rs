@@ -327,6 +327,7 @@ impl Machine {
         if kernel.quirks.has(Quirk::PreserveContextRunsLuo) {
             self.serialize(pid)?;
         }
+        self.alloc_again();
         let generation = self.generation;
         let kernel = self.running()?;
         let log = KernelLog { lines: kernel.core.log.lines[log_before..].to_vec() };
@@ -351,7 +352,7 @@ impl Machine {
         let carried = self.serialize(pid);
         self.calm(&disturbed, carried.is_err());
         let carried = match carried {
-            Err(refusal) if disturbed.panics && refusal.errno == Errno::EIO => {
+            Err(refusal) if disturbed.panics && refusal.errno == Errno::ESRCH => {
                 self.crash();
                 return Err(crate::faults::died());
             }

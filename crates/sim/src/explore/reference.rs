@@ -226,6 +226,8 @@ pub struct Reference {
     pub spoil: Option<Spoil>,
     /// Processes that there may be.
     pub max_procs: u8,
+    /// A spoiled table names other frames than were preserved: those stay for ever.
+    leaky: bool,
 }
 
 impl Reference {
@@ -254,6 +256,7 @@ impl Reference {
             closer: None,
             spoil: None,
             max_procs,
+            leaky: false,
         }
     }
 
@@ -398,8 +401,17 @@ impl Reference {
     pub fn is_quiet(&self) -> bool {
         self.listed
             && !self.broken
+            && !self.leaky
             && self.procs.iter().all(Option::is_none)
             && self.sessions.iter().all(|session| !session.alive)
+    }
+
+    /// Whether the action asks for a file that nobody asked for before.
+    #[must_use]
+    pub fn is_untried(&self, action: &Action) -> bool {
+        let Action::Retrieve { p, session, token, .. } = *action else { return false };
+        let files = self.session(p, session).map_or(&[][..], |session| &self.sessions[session].files);
+        files.iter().any(|file| file.token == token && file.status == Status::Untried)
     }
 
     fn say(&mut self, text: impl FnOnce() -> String) {

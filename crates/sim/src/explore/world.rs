@@ -103,6 +103,8 @@ pub struct World {
     case: Case,
     reference: Reference,
     pids: Vec<Option<Pid>>,
+    /// How often a place had another process in this kernel before: a scenario wants another name for each.
+    lives: Vec<u32>,
     maps: Vec<Vec<Option<MapId>>>,
     log_seen: usize,
     pending_alloc: Option<(u32, u32)>,
@@ -137,6 +139,7 @@ impl World {
             case,
             reference: Reference::new(first, 1),
             pids: Vec::new(),
+            lives: Vec::new(),
             maps: Vec::new(),
             log_seen: 0,
             pending_alloc: None,
@@ -241,6 +244,7 @@ impl World {
 
     fn forget(&mut self) {
         self.pids.clear();
+        self.lives.clear();
         self.maps.clear();
         self.log_seen = 0;
     }
@@ -250,9 +254,16 @@ impl World {
         if self.pids.len() <= index {
             self.pids.resize(index + 1, None);
         }
-        *self.pids[index].get_or_insert_with(|| {
-            self.machine.spawn(&format!("p{p}")).expect("a step is made by a kernel that runs")
-        })
+        let name = self.process_name(p);
+        *self.pids[index].get_or_insert_with(|| self.machine.spawn(&name).expect("a step is made by a kernel that runs"))
+    }
+
+    /// Name of the process at a place.
+    fn process_name(&self, p: Proc) -> String {
+        match self.lives.get(usize::from(p)) {
+            None | Some(0) => format!("p{p}"),
+            Some(life) => format!("p{p}-{}", life + 1),
+        }
     }
 
     fn fd(&self, p: Proc, slot: Slot) -> i32 {
@@ -265,7 +276,7 @@ impl World {
     /// A broken promise: the run ends.
     pub fn step(&mut self, action: &Action) -> Checked<bool> {
         if let Action::Kexec { .. } = action
-            && self.reference.starved
+            && (self.reference.starved || !self.reference.spoils())
         {
             self.reference.spoil = None;
         }
@@ -291,12 +302,14 @@ impl World {
             Action::Kexec { plan, .. } => Some(self.reference.crossing(*plan)),
             _ => None,
         };
-        let starved = std::mem::take(&mut self.reference.starved);
+        let first = self.reference.is_untried(action);
+        // Looking is no call: what shall strike the next call waits.
+        let starved = !matches!(action, Action::Look { .. }) && std::mem::take(&mut self.reference.starved);
         self.reference.happened(action, answer);
         if let (Some(report), Some(crossing)) = (report, crossing) {
             self.arrived(&report, crossing)?;
         }
-        self.after(action, answer, starved)?;
+        self.after(action, answer, starved, first)?;
         Ok(true)
     }
 
@@ -425,7 +438,7 @@ impl World {
     }
 
     /// What holds after every step.
-    fn after(&mut self, action: &Action, answer: Result<i64, Errno>, starved: bool) -> Checked<()> {
+    fn after(&mut self, action: &Action, answer: Result<i64, Errno>, starved: bool, first: bool) -> Checked<()> {
         if let Err(detail) = invariant::accounts(&self.machine) {
             self.expect_step(Op::ExpectSound, &[]);
             return Err(violation(Invariant::Accounts, action.name(), "counts", detail));
@@ -433,7 +446,7 @@ impl World {
         self.check_calls(action, starved)?;
         match *action {
             Action::Look { p, fd } => self.look(p, fd, action.name(), false)?,
-            Action::Retrieve { p, new, .. } if answer.is_ok() => self.look(p, new, action.name(), true)?,
+            Action::Retrieve { p, new, .. } if answer.is_ok() => self.look(p, new, action.name(), first)?,
             _ => {}
         }
         if self.tally.steps.is_multiple_of(SWEEP) {

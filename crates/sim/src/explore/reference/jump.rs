@@ -64,6 +64,12 @@ impl Reference {
         }
     }
 
+    /// Whether what shall be spoiled at the next kexec is there.
+    #[must_use]
+    pub fn spoils(&self) -> bool {
+        self.spoil.is_none_or(|spoil| self.can_spoil(spoil))
+    }
+
     /// Spoiling means something only if the next kernel reads what is spoiled.
     fn can_spoil(&self, spoil: Spoil) -> bool {
         match spoil {
@@ -263,6 +269,7 @@ impl Reference {
         self.leave_incoming();
         let carried = if self.luo { self.carried() } else { Vec::new() };
         let files = self.flb_out;
+        let spoiled = matches!(self.spoil, Some(Spoil::Folio { .. }));
         self.start(plan);
         if crossing != Crossing::Works {
             return self.lose(&carried);
@@ -271,6 +278,7 @@ impl Reference {
         self.broken = !plan.test_files && carried.iter().any(|session| session.files.iter().any(tests));
         self.sessions = carried;
         self.before = Some(before);
+        self.leaky = spoiled;
         self.flb_in = (self.has_flbs() && before.flbs && from.flb).then_some(files);
     }
 

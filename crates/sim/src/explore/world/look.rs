@@ -90,7 +90,8 @@ impl World {
         let (invariant, what, want, found) = difference;
         let call = Call::new(Op::ExpectFile).with("fd", Value::Text(self.label(p, slot)));
         let call = call.with(what, Value::Number(i128::from(want)));
-        self.write(Some(Step::Process { process: format!("p{p}"), call }));
+        let process = self.process_name(p);
+        self.write(Some(Step::Process { process, call }));
         let detail = format!("{what} of {} must be {want:#x}, and is {found:#x}", self.label(p, slot));
         violation(invariant, action, what, detail)
     }
@@ -114,7 +115,8 @@ impl World {
                 Some(seed) => call.with("seed", Value::Number(seed.into())),
                 None => call.with("zero", Value::Number(1)),
             };
-            self.write(Some(Step::Process { process: format!("p{p}"), call }));
+            let process = self.process_name(p);
+        self.write(Some(Step::Process { process, call }));
             let what = seed.map_or_else(|| String::from("zeros"), |seed| format!("seed {seed}"));
             let detail = format!("cell {cell} of {} must hold {what}, and does not", self.label(p, slot));
             let class = if seed.is_some() { "written cell" } else { "hole" };

@@ -38,6 +38,7 @@ impl World {
     pub(super) fn perform(&mut self, action: &Action, planned: Option<Vec<Call>>) -> (Answer, Option<BootReport>) {
         let p = action.process().unwrap_or(0);
         if let Action::Reset { plan } = *action {
+            self.pending_alloc = None;
             self.reset(plan);
             return (Ok(0), None);
         }
@@ -45,13 +46,18 @@ impl World {
         if let Action::Kexec { plan, .. } = *action {
             return self.jump(p, pid, plan);
         }
-        self.arm();
+        if !matches!(action, Action::Look { .. }) {
+            self.arm();
+        }
         let result = match action {
             Action::Return { .. } => self.jump_and_return(pid),
             Action::Crash { image, .. } => self.crash(p, pid, *image),
             _ => self.call(pid, action),
         };
         self.write_calls(p, planned, result);
+        if let Action::Exit { .. } = action {
+            self.lives[usize::from(p)] += 1;
+        }
         (result, None)
     }
 
@@ -154,6 +160,7 @@ impl World {
             Action::Fork { child, .. } => self.fork(p, pid, child),
             Action::Exit { .. } => {
                 self.pids[usize::from(p)] = None;
+                self.lives.resize(self.lives.len().max(usize::from(p) + 1), 0);
                 if let Some(maps) = self.maps.get_mut(usize::from(p)) {
                     maps.clear();
                 }
@@ -171,7 +178,7 @@ impl World {
     }
 
     fn fork(&mut self, p: Proc, pid: Pid, child: Proc) -> Answer {
-        let new = self.machine.fork(pid, &format!("p{child}"));
+        let new = self.machine.fork(pid, &self.process_name(child));
         if let Ok(new) = &new {
             let (from, to) = (usize::from(p), usize::from(child));
             if self.pids.len() <= to {

@@ -65,7 +65,8 @@ impl World {
     pub(super) fn write_call(&mut self, p: Proc, call: Option<Call>, answer: Answer) {
         let Some(mut call) = call else { return };
         call.error = answer.err();
-        self.write(Some(Step::Process { process: format!("p{p}"), call }));
+        let process = self.process_name(p);
+        self.write(Some(Step::Process { process, call }));
     }
 
     pub(super) fn write_calls(&mut self, p: Proc, calls: Option<Vec<Call>>, answer: Answer) {
@@ -202,7 +203,7 @@ impl World {
                 Call::new(Op::SendFd).with("socket", label(socket)).with("fd", label(fd))
             }
             Action::Close { fd, .. } => Call::new(Op::Close).with("fd", label(fd)),
-            Action::Fork { child, .. } => Call::new(Op::Fork).with("child", text(format!("p{child}"))),
+            Action::Fork { child, .. } => Call::new(Op::Fork).with("child", text(self.process_name(child))),
             Action::Exit { .. } => Call::new(Op::Exit),
             Action::Truncate { fd, size, .. } => {
                 Call::new(Op::Ftruncate).with("fd", label(fd)).with("size", number(size))
