@@ -118,6 +118,9 @@ impl<H: Host> Luo<H> {
             if !self.quirks.has(Quirk::FinalizeErrorKeepsFrozen) {
                 self.undo(host, keys);
                 self.out().take_back(&mut host.memory());
+                if let Some(table) = self.out().flbs() {
+                    self.flbs.take_back(&mut host.memory(), table);
+                }
             }
             return Err(Errno::EAGAIN.because(format!("KHO could not be finalised: {refusal}")));
         }

@@ -55,3 +55,21 @@ fn survey() {
         }
     }
 }
+
+#[test]
+#[ignore = "the whole zoo takes minutes"]
+fn the_whole_zoo_is_found() {
+    let missed: Vec<&str> = Quirk::ALL
+        .iter()
+        .filter(|quirk| {
+            let found = find(**quirk, 20_000);
+            if let Some((seed, finding)) = &found {
+                println!("{quirk}: seed {seed}, {} -> {} steps: {}", finding.steps_found, finding.steps, finding.invariant.name());
+                replays(finding);
+            }
+            found.is_none()
+        })
+        .map(|quirk| quirk.name())
+        .collect();
+    assert_eq!(missed, ["flb-error-forgotten"]);
+}

@@ -330,7 +330,8 @@ impl Reference {
             Kind::Session(session) => self.session_closed(session),
             Kind::Socket(pair, side) => {
                 self.pairs[pair].closed[side] = true;
-                for lost in std::mem::take(&mut self.pairs[pair].queues[side]) {
+                // The newest first, as they are stacked; no documentation says in which order.
+                for lost in std::mem::take(&mut self.pairs[pair].queues[side]).into_iter().rev() {
                     self.put(lost);
                 }
             }
