@@ -69,9 +69,7 @@ impl<H: Host> Luo<H> {
             mem.kho.init_outgoing(mem.ram, mem.log);
             return Ok(luo);
         }
-        if let Some(header) =
-            read_header(mem, version, config).map_err(|refusal| BootPanic { refusal })?
-        {
+        if let Some(header) = read_header(mem, version, config).map_err(|refusal| BootPanic { refusal })? {
             luo.incoming_number = header.number;
             luo.flbs = FlbRegistry::new(header.flbs, config.quirks);
             luo.deserialized = Deserialized::Pending(header.incoming);

@@ -181,7 +181,8 @@ impl<H: Host> Luo<H> {
         }
         if let Some(holder) = self.held.get(index, identity) {
             let what = handler.describe(host, file);
-            let why = match self.session(holder.session).filter(|session| session.files.len() > holder.file()) {
+            let why = match self.session(holder.session).filter(|session| session.files.len() > holder.file())
+            {
                 Some(session) => {
                     let (session, token) = (session.name, session.files.at(holder.file()).token);
                     format!("{what} is already held by session {session:?} as token {token:#x}")

@@ -1,8 +1,8 @@
 //! Booting a kernel on a memory, and the jump from one kernel to the next.
 
-use luosim_abi::{Errno, KResult};
 use luosim_abi::quirk::{Quirk, Quirks};
 use luosim_abi::release::{Release, ReleaseId};
+use luosim_abi::{Errno, KResult};
 use luosim_files::Files;
 use luosim_files::memfd::MemfdHandler;
 use luosim_files::test_file::TestHandler;

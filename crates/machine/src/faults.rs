@@ -90,7 +90,8 @@ impl Machine {
             return Ok(Disturbed::default());
         }
         let kernel = self.running()?;
-        let close = closer.and_then(|closer| Some((closer.point, kernel.last_of_session(closer.pid, closer.fd)?)));
+        let close =
+            closer.and_then(|closer| Some((closer.point, kernel.last_of_session(closer.pid, closer.fd)?)));
         kernel.luo.disturb(Disturbance { stop, close });
         let panics = stop.is_some_and(|(_, stop)| stop == Stop::Panic);
         Ok(Disturbed { panics, closer: closer.map(|closer| (closer.pid, closer.fd)) })

@@ -135,7 +135,13 @@ impl Machine {
     /// A machine with this memory, powered off. Its ledger is kept.
     #[must_use]
     pub fn new(memory: PhysMem) -> Self {
-        Self { state: State::Down(memory), generation: 0, next_pid: 1, ledger: Some(Ledger::default()), faults: Faults::default() }
+        Self {
+            state: State::Down(memory),
+            generation: 0,
+            next_pid: 1,
+            ledger: Some(Ledger::default()),
+            faults: Faults::default(),
+        }
     }
 
     /// A machine that keeps no ledger, for benchmarks.

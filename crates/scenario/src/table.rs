@@ -99,8 +99,11 @@ const CALLBACKS: Kind = Kind::Word(&["can_preserve", "preserve", "freeze", "retr
 const ERRNOS: Kind =
     Kind::Word(&["EIO", "EAGAIN", "EBUSY", "EINVAL", "ENOMEM", "EPERM", "ENODEV", "EOPNOTSUPP"]);
 const STOPS: Kind = Kind::Word(&["refuse", "panic"]);
-const ARGUMENT: Param =
-    opt("argument", Kind::Word(&["readonly", "unmapped"]), "where the argument lies; default in ordinary memory");
+const ARGUMENT: Param = opt(
+    "argument",
+    Kind::Word(&["readonly", "unmapped"]),
+    "where the argument lies; default in ordinary memory",
+);
 const WHENCE: Kind = Kind::Word(&["set", "cur", "end", "data", "hole"]);
 
 macro_rules! operations {

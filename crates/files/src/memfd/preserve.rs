@@ -45,7 +45,8 @@ impl MemfdHandler {
         if open.readable() && open.writable() || self.quirks.has(Quirk::AccessModeGrows) {
             return Ok(());
         }
-        Err(Errno::EACCES.because("the description is not open for reading and writing, as the file would come back"))
+        Err(Errno::EACCES
+            .because("the description is not open for reading and writing, as the file would come back"))
     }
 
     fn preserve_inode(
@@ -97,7 +98,11 @@ impl MemfdHandler {
     fn write_late_seals(&self, memory: &mut Memory<'_>, data: u64, seals: Seals) {
         if self.version == MemfdVersion::V1 && !self.quirks.has(Quirk::SealsNotCarried) {
             let word = u64::from(seals.0) | EXTRA_SEALS_PRESENT;
-            memory.ram.mem.write_u64(PhysAddr::new(data + EXTRA_SEALS_AT), word).expect("inside the structure's page");
+            memory
+                .ram
+                .mem
+                .write_u64(PhysAddr::new(data + EXTRA_SEALS_AT), word)
+                .expect("inside the structure's page");
         }
     }
 
@@ -105,7 +110,11 @@ impl MemfdHandler {
     pub(super) fn freeze_file(&self, files: &Files, memory: &mut Memory<'_>, file: FileId, data: u64) {
         if !self.quirks.has(Quirk::PositionAtPreserve) {
             let pos = files.table.get(file).pos;
-            memory.ram.mem.write_u64(PhysAddr::new(data), pos).expect("the structure is a page of this kernel");
+            memory
+                .ram
+                .mem
+                .write_u64(PhysAddr::new(data), pos)
+                .expect("the structure is a page of this kernel");
         }
         if self.quirks.has(Quirk::LateSealsLost) || self.quirks.has(Quirk::SealsNotCarried) {
             return;
@@ -115,7 +124,11 @@ impl MemfdHandler {
         if self.version == MemfdVersion::V2 {
             let field = data + u64::try_from(std::mem::offset_of!(v2::MemfdSer, seals)).expect("small");
             let bytes = seals.0.to_le_bytes();
-            memory.ram.mem.write(PhysAddr::new(field), &bytes).expect("the structure is a page of this kernel");
+            memory
+                .ram
+                .mem
+                .write(PhysAddr::new(field), &bytes)
+                .expect("the structure is a page of this kernel");
         } else {
             self.write_late_seals(memory, data, seals);
         }

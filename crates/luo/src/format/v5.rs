@@ -60,12 +60,7 @@ pub(crate) fn file_chain() -> BlockChain {
 ///
 /// # Errors
 /// EINVAL: too small, another string, a bad chain. The kernel panics.
-pub(crate) fn read_header(
-    mem: &mut Memory<'_>,
-    ser: PhysAddr,
-    size: u64,
-    quirks: Quirks,
-) -> HeaderResult {
+pub(crate) fn read_header(mem: &mut Memory<'_>, ser: PhysAddr, size: u64, quirks: Quirks) -> HeaderResult {
     let header = read_struct(mem, ser, size);
     mem.kho.restore_free(mem.ram, ser);
     let header = header?;

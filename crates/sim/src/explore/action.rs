@@ -192,7 +192,11 @@ impl Action {
     pub fn is_fault(&self) -> bool {
         matches!(
             self,
-            Self::Handler { .. } | Self::FailAlloc { .. } | Self::Stop { .. } | Self::CloseInReboot { .. } | Self::Spoil(_)
+            Self::Handler { .. }
+                | Self::FailAlloc { .. }
+                | Self::Stop { .. }
+                | Self::CloseInReboot { .. }
+                | Self::Spoil(_)
         )
     }
 

@@ -72,7 +72,7 @@ impl Campaign {
             let broken = self.run(seed, &off, false)?;
             digest = if round == 0 { self.world.digest() } else { digest };
             let Some(broken) = broken else { break };
-            let found = finding::investigate(&mut self.world, seed, &broken)?;
+            let found = finding::investigate(&mut self.world, seed, &broken, &self.common.command_line())?;
             let quirk = found.quirk;
             findings.push(found);
             match quirk.filter(|quirk| !off.contains(quirk) && self.common.zoo != Some(*quirk)) {
@@ -84,7 +84,8 @@ impl Campaign {
             findings.extend(self.twice(seed)?);
         }
         let after = self.world.tally();
-        let tally = Tally { seeds: 1, steps: after.steps - before.steps, kexecs: after.kexecs - before.kexecs };
+        let tally =
+            Tally { seeds: 1, steps: after.steps - before.steps, kexecs: after.kexecs - before.kexecs };
         Ok(Outcome { tally, findings, digest })
     }
 
@@ -144,7 +145,12 @@ pub fn guarded(work: impl FnOnce() -> Option<Violation>) -> Option<Violation> {
     })
 }
 
-fn steps(world: &mut World, options: &Options, rng: &mut Rng, actions: &mut Vec<Action>) -> Option<Violation> {
+fn steps(
+    world: &mut World,
+    options: &Options,
+    rng: &mut Rng,
+    actions: &mut Vec<Action>,
+) -> Option<Violation> {
     let mut kexecs = 0;
     for _ in 0..options.steps {
         let action = Draw { options, rng, world: world.reference(), kexecs }.next();

@@ -5,7 +5,7 @@ use luosim_machine::faults::Argument;
 
 use super::action::{Action, EMPTY_NAME, ENDLESS_NAME, LONG_NAMES, Proc, Slot, Spoil};
 use super::options::{DEEDS, Deed, FaultKind, Options};
-use super::reference::{Kind, Reference, Status};
+use super::reference::{Kind, Reference, Session, Status};
 use super::rng::Rng;
 
 /// Draws steps for one world.
@@ -29,6 +29,9 @@ impl Draw<'_> {
         if self.world.luo && !self.world.device_open && self.rng.chance(1, 2) {
             return Action::Open { p, new: self.world.free_slot(p) };
         }
+        if let Some(action) = self.claim(p) {
+            return action;
+        }
         for _ in 0..8 {
             let deed = DEEDS[self.rng.weighted(&self.options.weights)].0;
             if let Some(action) = self.deed(p, deed) {
@@ -38,13 +41,25 @@ impl Draw<'_> {
         Action::Open { p, new: self.world.free_slot(p) }
     }
 
+    /// What came is asked for, or the run is about empty kernels.
+    fn claim(&mut self, p: Proc) -> Option<Action> {
+        let waits = |session: &Session| session.files.iter().any(|file| file.status == Status::Untried);
+        let mut incoming = self.world.sessions.iter().filter(|session| session.alive && !session.outgoing);
+        if !incoming.any(|session| !session.taken || waits(session)) || !self.rng.chance(1, 4) {
+            return None;
+        }
+        let deed = if self.rng.chance(1, 3) { Deed::Take } else { Deed::Retrieve };
+        self.sessions(p, deed)
+    }
+
     fn process(&mut self) -> Proc {
         let there: Vec<Proc> = (0..self.options.procs).filter(|p| self.world.exists(*p)).collect();
         self.rng.pick(&there).copied().unwrap_or(0)
     }
 
     fn slots(&self, p: Proc, wanted: impl Fn(Kind) -> bool) -> Vec<Slot> {
-        let all = 0..self.world.procs.get(usize::from(p)).and_then(Option::as_ref).map_or(0, |one| one.fds.len());
+        let all =
+            0..self.world.procs.get(usize::from(p)).and_then(Option::as_ref).map_or(0, |one| one.fds.len());
         let slots = all.filter_map(|slot| Slot::try_from(slot).ok());
         slots
             .filter(|slot| self.world.desc(p, *slot).is_some_and(|desc| wanted(self.world.descs[desc].kind)))
@@ -96,10 +111,27 @@ impl Draw<'_> {
     fn deed(&mut self, p: Proc, deed: Deed) -> Option<Action> {
         use Deed as D;
         match deed {
-            D::Memfd | D::TestFile | D::Sockets | D::Send | D::Receive | D::Dup | D::ReadOnly | D::Close | D::Fork
+            D::Memfd
+            | D::TestFile
+            | D::Sockets
+            | D::Send
+            | D::Receive
+            | D::Dup
+            | D::ReadOnly
+            | D::Close
+            | D::Fork
             | D::Exit => self.descriptors(p, deed),
-            D::Truncate | D::Write | D::Allocate | D::Punch | D::Seek | D::Seal | D::Map | D::Store | D::Unmap
-            | D::Handler | D::Look => self.files(p, deed),
+            D::Truncate
+            | D::Write
+            | D::Allocate
+            | D::Punch
+            | D::Seek
+            | D::Seal
+            | D::Map
+            | D::Store
+            | D::Unmap
+            | D::Handler
+            | D::Look => self.files(p, deed),
             D::Create | D::Take | D::Preserve | D::Retrieve | D::Finish | D::GetName | D::Link => {
                 self.sessions(p, deed)
             }
@@ -115,7 +147,7 @@ impl Draw<'_> {
         Some(match deed {
             Deed::Memfd => {
                 let kind = *self.rng.pick(&[0, 1, 1, 1, 2]).expect("there are some");
-                Action::Memfd { p, new, kind, huge: self.odd() }
+                Action::Memfd { p, new, kind, huge: self.rng.chance(1, 12) }
             }
             Deed::TestFile => Action::TestFile { p, new },
             Deed::Sockets => {
@@ -153,10 +185,15 @@ impl Draw<'_> {
         if deed == Deed::Handler || deed == Deed::Write && self.rng.chance(1, 8) {
             return self.test_file(p, deed);
         }
-        let maps = self.world.procs.get(usize::from(p)).and_then(Option::as_ref).map_or(0, |one| one.maps.len());
+        let maps =
+            self.world.procs.get(usize::from(p)).and_then(Option::as_ref).map_or(0, |one| one.maps.len());
         let map = Slot::try_from(self.rng.below(u32::try_from(maps).ok()?)).ok()?;
         Some(match deed {
-            Deed::Truncate => Action::Truncate { p, fd: self.file(p)?, size: self.size() },
+            Deed::Truncate => {
+                let fd = self.file(p)?;
+                let huge = self.world.file(p, fd).is_some_and(|(inode, _)| self.world.inodes[inode].huge);
+                Action::Truncate { p, fd, size: self.size(huge) }
+            }
             Deed::Write => Action::Write { p, fd: self.file(p)?, at, cells, seed },
             Deed::Allocate => Action::Allocate { p, fd: self.file(p)?, at, cells },
             Deed::Punch => Action::Punch { p, fd: self.file(p)?, at, cells },
@@ -172,12 +209,16 @@ impl Draw<'_> {
         })
     }
 
-    fn size(&mut self) -> u64 {
+    fn size(&mut self, huge: bool) -> u64 {
         if self.rng.chance(1, 200) {
             return if self.rng.chance(1, 2) { 16 << 40 } else { 4 << 40 };
         }
         // Room for a folio of 2 MiB, now and then.
-        if self.odd() { 2 << 20 } else { u64::from(self.rng.below(self.options.cells + 1)) * 512 }
+        if huge && self.rng.chance(1, 2) {
+            2 << 20
+        } else {
+            u64::from(self.rng.below(self.options.cells + 1)) * 512
+        }
     }
 
     fn test_file(&mut self, p: Proc, deed: Deed) -> Option<Action> {
@@ -216,7 +257,9 @@ impl Draw<'_> {
                 let reserved = u32::from(self.odd());
                 Action::Finish { p, session: self.session(p, self.world_incoming())?, reserved, arg }
             }
-            Deed::GetName => Action::GetName { p, session: self.slot(p, |kind| matches!(kind, Kind::Session(_)))? },
+            Deed::GetName => {
+                Action::GetName { p, session: self.slot(p, |kind| matches!(kind, Kind::Session(_)))? }
+            }
             _ => Action::Link { p, session: self.slot(p, |kind| matches!(kind, Kind::Session(_)))? },
         })
     }
@@ -252,9 +295,12 @@ impl Draw<'_> {
     fn retrieve(&mut self, p: Proc, new: Slot, arg: Argument) -> Option<Action> {
         let session = self.session(p, true)?;
         let files = &self.world.sessions[self.world.session(p, session)?].files;
-        let again = self.rng.chance(1, 6);
-        let waiting: Vec<u64> =
-            files.iter().filter(|file| again || file.status == Status::Untried).map(|file| file.token).collect();
+        let again = self.rng.chance(1, 4);
+        let waiting: Vec<u64> = files
+            .iter()
+            .filter(|file| again || file.status == Status::Untried)
+            .map(|file| file.token)
+            .collect();
         let token = match self.rng.pick(&waiting).copied() {
             Some(token) => token,
             None if self.odd() => self.token(),
@@ -269,7 +315,9 @@ impl Draw<'_> {
             Deed::Return => Action::Return { p },
             Deed::Crash => Action::Crash { p, image: self.rng.chance(1, 2) },
             Deed::Reset => Action::Reset { plan: self.options.plan(self.kexecs) },
-            Deed::FailAlloc => Action::FailAlloc { nth: self.rng.between(1, 6), times: *self.rng.pick(&[1, 1, 9])? },
+            Deed::FailAlloc => {
+                Action::FailAlloc { nth: self.rng.between(1, 6), times: *self.rng.pick(&[1, 1, 9])? }
+            }
             Deed::Stop => {
                 let (abort, panic) =
                     (self.options.faults.has(FaultKind::Abort), self.options.faults.has(FaultKind::Panic));
@@ -296,8 +344,9 @@ impl Draw<'_> {
             return Some(Spoil::Chain);
         }
         let outgoing = self.world.sessions.iter().filter(|session| session.alive && session.outgoing);
-        let files: Vec<(u8, u64)> =
-            outgoing.flat_map(|session| session.files.iter().map(|file| (session.name, file.token))).collect();
+        let files: Vec<(u8, u64)> = outgoing
+            .flat_map(|session| session.files.iter().map(|file| (session.name, file.token)))
+            .collect();
         self.rng.pick(&files).map(|(name, token)| Spoil::Folio { name: *name, token: *token })
     }
 }
@@ -305,8 +354,10 @@ impl Draw<'_> {
 /// The steps after the last: everybody ends, what came is taken, read and given up, so that nothing is left.
 #[must_use]
 pub fn last_steps(world: &Reference) -> Vec<Action> {
-    let mut steps: Vec<Action> =
-        (0..world.max_procs).filter(|p| world.procs.get(usize::from(*p)).is_some_and(Option::is_some)).map(|p| Action::Exit { p }).collect();
+    let mut steps: Vec<Action> = (0..world.max_procs)
+        .filter(|p| world.procs.get(usize::from(*p)).is_some_and(Option::is_some))
+        .map(|p| Action::Exit { p })
+        .collect();
     steps.push(Action::Open { p: 0, new: 0 });
     let arg = Argument::Normal;
     let mut slot = 1;
@@ -323,4 +374,3 @@ pub fn last_steps(world: &Reference) -> Vec<Action> {
     steps.push(Action::Exit { p: 0 });
     steps
 }
-

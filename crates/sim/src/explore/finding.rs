@@ -96,7 +96,7 @@ pub fn replay(world: &mut World, case: &Case) -> Result<Option<(usize, Violation
 ///
 /// # Errors
 /// The host has no room for a machine.
-pub fn investigate(world: &mut World, seed: u64, broken: &Broken) -> Result<Finding, String> {
+pub fn investigate(world: &mut World, seed: u64, broken: &Broken, options: &str) -> Result<Finding, String> {
     let steps_found = broken.case.actions.len();
     let quirk = attribute(world, broken)?;
     let wanted = broken.violation.clone();
@@ -106,13 +106,15 @@ pub fn investigate(world: &mut World, seed: u64, broken: &Broken) -> Result<Find
         let Some((at, _)) = found.filter(|(_, violation)| good(violation)) else { return Ok(None) };
         // What a quirk explains it must go on explaining.
         let explained = match quirk {
-            Some(quirk) => replay(world, &without(case, quirk))?.is_none_or(|(_, violation)| !good(&violation)),
+            Some(quirk) => {
+                replay(world, &without(case, quirk))?.is_none_or(|(_, violation)| !good(&violation))
+            }
             None => true,
         };
         Ok(explained.then_some(at))
     })?;
     let violation = replay(world, &case)?.map_or(wanted, |(_, violation)| violation);
-    let scenario = write(world, &case, seed, &violation, quirk)?;
+    let scenario = write(world, &case, (seed, options), &violation, quirk)?;
     let mut finding = Finding::bare(seed, violation.clone());
     finding.cause = cause(&violation, quirk);
     finding.quirk = quirk;
@@ -152,7 +154,8 @@ fn active(case: &Case) -> Vec<Quirk> {
     let plans: Vec<_> = std::iter::once(case.first).chain(plans).collect();
     let on = |quirk: &&Quirk| {
         case.quirks_on.contains(quirk)
-            || !case.quirks_off.contains(quirk) && plans.iter().any(|plan| plan.release.release().quirks.has(**quirk))
+            || !case.quirks_off.contains(quirk)
+                && plans.iter().any(|plan| plan.release.release().quirks.has(**quirk))
     };
     // What was switched on by hand is asked first.
     let (mut first, rest): (Vec<Quirk>, Vec<Quirk>) =
@@ -165,7 +168,7 @@ fn active(case: &Case) -> Vec<Quirk> {
 fn write(
     world: &mut World,
     case: &Case,
-    seed: u64,
+    (seed, options): (u64, &str),
     violation: &Violation,
     quirk: Option<Quirk>,
 ) -> Result<String, String> {
@@ -184,8 +187,10 @@ fn write(
     let version = env!("CARGO_PKG_VERSION");
     let detail = violation.detail.replace('\n', " ");
     Ok(format!(
-        "// Found by luosim {version}, `luosim explore`, seed {seed}. Repeat: luosim run --explain FILE\n\
+        "// Found by luosim {version}, seed {seed}: luosim explore --seeds {seed}..{} {options}\n\
+         // Repeat: luosim run --explain FILE\n\
          // Broken: {} ({})\n// {}\n{explained}// {detail}\n{body}",
+        seed + 1,
         violation.invariant.name(),
         violation.action,
         violation.invariant.describe(),
@@ -202,4 +207,3 @@ fn replay_writing(world: &mut World, case: &Case) -> Result<(), String> {
     drop(panicked);
     result
 }
-

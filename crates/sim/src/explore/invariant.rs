@@ -147,7 +147,8 @@ pub fn digest(machine: &Machine, uses: &[FrameUse]) -> u64 {
         hash = mix(hash, pfn.raw());
         for frame in pfn.raw()..pfn.raw() + order.pages() {
             ram.mem.read(Pfn::new(frame).addr(), &mut page).expect("allocated frames lie in memory");
-            let words = page.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("8 bytes")));
+            let words =
+                page.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("8 bytes")));
             hash = words.fold(hash, mix);
         }
     }
@@ -209,7 +210,8 @@ pub fn scratch(machine: &Machine) -> Result<(), String> {
     let frames = &kernel.core().ram().frames;
     for area in kernel.core().kho().scratch() {
         let first = area.addr.pfn().raw();
-        let odd = (first..first + area.size / 4096).find(|pfn| frames.state(Pfn::new(*pfn)) != FrameState::Reserved);
+        let odd = (first..first + area.size / 4096)
+            .find(|pfn| frames.state(Pfn::new(*pfn)) != FrameState::Reserved);
         if let Some(pfn) = odd {
             return Err(format!("frame {pfn} lies in scratch and is {}", frames.state(Pfn::new(pfn))));
         }

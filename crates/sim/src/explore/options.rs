@@ -84,6 +84,12 @@ impl Faults {
         })
     }
 
+    /// As [`Self::list`], with a word for all.
+    #[must_use]
+    pub fn list_or_all(self) -> String {
+        if self == Self::ALL { String::from("all") } else { self.list() }
+    }
+
     /// Names joined by commas.
     #[must_use]
     pub fn list(self) -> String {
@@ -117,9 +123,24 @@ pub struct Common {
     pub zoo: Option<Quirk>,
 }
 
+impl Common {
+    /// The options of the command that say the same.
+    #[must_use]
+    pub fn command_line(&self) -> String {
+        let chain = match &self.chain {
+            Chain::Any => String::from("any"),
+            Chain::Fixed(releases) => {
+                releases.iter().map(|id| id.release().name).collect::<Vec<_>>().join(",")
+            }
+        };
+        let documented = if self.as_documented { " --as-documented" } else { "" };
+        format!("--chain {chain} --steps {} --faults {}{documented}", self.steps, self.faults.list_or_all())
+    }
+}
+
 impl Default for Common {
     fn default() -> Self {
-        Self { chain: Chain::Any, steps: 60, faults: Faults::ALL, as_documented: false, zoo: None }
+        Self { chain: Chain::Any, steps: 100, faults: Faults::ALL, as_documented: false, zoo: None }
     }
 }
 
@@ -167,8 +188,8 @@ pub enum Deed {
 
 /// Every deed and how often it is done when nothing is drawn for it.
 pub const DEEDS: [(Deed, u16); 36] = [
-    (Deed::Memfd, 12),
-    (Deed::TestFile, 6),
+    (Deed::Memfd, 14),
+    (Deed::TestFile, 14),
     (Deed::Sockets, 1),
     (Deed::Send, 3),
     (Deed::Receive, 4),
@@ -186,7 +207,7 @@ pub const DEEDS: [(Deed, u16); 36] = [
     (Deed::Map, 3),
     (Deed::Store, 5),
     (Deed::Unmap, 1),
-    (Deed::Handler, 4),
+    (Deed::Handler, 12),
     (Deed::Create, 14),
     (Deed::Take, 16),
     (Deed::Preserve, 24),
@@ -284,6 +305,7 @@ impl Options {
         for ((deed, _), weight) in DEEDS.iter().zip(&mut self.weights) {
             *weight *= *rng.pick(&[0, 1, 1, 2, 4]).expect("there are some");
             let off = match deed {
+                Deed::TestFile => !self.chain[0].test_files,
                 Deed::FailAlloc => !self.faults.has(FaultKind::Alloc),
                 Deed::Exit => !self.faults.has(FaultKind::Kill),
                 Deed::Handler => !self.faults.has(FaultKind::Handler),
@@ -295,7 +317,10 @@ impl Options {
                 _ => false,
             };
             // Without these nothing crosses, and there is nothing to see.
-            let needed = matches!(deed, Deed::Create | Deed::Preserve | Deed::Kexec | Deed::Take | Deed::Retrieve | Deed::Memfd);
+            let needed = matches!(
+                deed,
+                Deed::Create | Deed::Preserve | Deed::Kexec | Deed::Take | Deed::Retrieve | Deed::Memfd
+            );
             *weight = if off { 0 } else { (*weight).max(if needed { 4 } else { 0 }) };
             if many {
                 *weight = match deed {
@@ -316,15 +341,30 @@ impl Options {
     /// In words.
     #[must_use]
     pub fn describe(&self) -> String {
-        let chain: Vec<String> = self.chain.iter().map(|plan| {
-            let extra = [(plan.test_files, "+test-files"), (plan.flbs, "+objects"), (plan.free.is_some(), "+short-of-memory")];
-            let extra: String = extra.iter().filter(|(on, _)| *on).map(|(_, word)| *word).collect();
-            format!("{}{extra}", plan.release.release().name)
-        }).collect();
+        let chain: Vec<String> = self
+            .chain
+            .iter()
+            .map(|plan| {
+                let extra = [
+                    (plan.test_files, "+test-files"),
+                    (plan.flbs, "+objects"),
+                    (plan.free.is_some(), "+short-of-memory"),
+                ];
+                let extra: String = extra.iter().filter(|(on, _)| *on).map(|(_, word)| *word).collect();
+                format!("{}{extra}", plan.release.release().name)
+            })
+            .collect();
         let (memory, faults) = (self.memory >> 20, self.faults.list());
         format!(
             "seed {}: kernels {}, {memory} MiB, {} steps, {} processes, {} names, {} tokens, files up to {} KiB, faults {faults}, bad arguments {}/1000",
-            self.seed, chain.join(" -> "), self.steps, self.procs, self.names, self.tokens, self.cells / 2, self.rate
+            self.seed,
+            chain.join(" -> "),
+            self.steps,
+            self.procs,
+            self.names,
+            self.tokens,
+            self.cells / 2,
+            self.rate
         )
     }
 }

@@ -54,6 +54,8 @@ pub struct Inode {
     pub pages: bool,
     /// Shared mappings through which it may be written.
     pub mappings: u32,
+    /// Whether it prefers folios of 2 MiB.
+    pub huge: bool,
 }
 
 /// A test file.
@@ -472,7 +474,9 @@ impl Reference {
         if action.fills().into_iter().flatten().any(|slot| self.desc(p, slot).is_some()) {
             return Want::Skip;
         }
-        self.expect_call(action).or_else(|| self.expect_file(action)).unwrap_or_else(|| self.expect_jump(action))
+        self.expect_call(action)
+            .or_else(|| self.expect_file(action))
+            .unwrap_or_else(|| self.expect_jump(action))
     }
 
     /// The call was answered as it must.

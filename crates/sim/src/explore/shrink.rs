@@ -177,7 +177,10 @@ fn simpler(action: &Action) -> Vec<Action> {
 ///
 /// # Errors
 /// What `fails` says.
-pub fn shrink(case: &Case, fails: impl FnMut(&Case) -> Result<Option<usize>, String>) -> Result<Case, String> {
+pub fn shrink(
+    case: &Case,
+    fails: impl FnMut(&Case) -> Result<Option<usize>, String>,
+) -> Result<Case, String> {
     let mut search = Search { best: case.clone(), fails, left: TRIES };
     let faultless = {
         let mut case = case.clone();

@@ -255,7 +255,8 @@ impl World {
             self.pids.resize(index + 1, None);
         }
         let name = self.process_name(p);
-        *self.pids[index].get_or_insert_with(|| self.machine.spawn(&name).expect("a step is made by a kernel that runs"))
+        *self.pids[index]
+            .get_or_insert_with(|| self.machine.spawn(&name).expect("a step is made by a kernel that runs"))
     }
 
     /// Name of the process at a place.
@@ -290,10 +291,17 @@ impl World {
             return Ok(true);
         }
         let planned = self.script.is_some().then(|| self.calls_of(action));
-        let thorough = matches!(action, Action::Kexec { .. }) && (want != Want::Value(0) || self.reference.starved);
+        let thorough =
+            matches!(action, Action::Kexec { .. }) && (want != Want::Value(0) || self.reference.starved);
         let before = if thorough { Print::of(&self.machine) } else { Print::counts(&self.machine) };
         let (answer, report) = self.perform(action, planned);
-        self.digest = mix(self.digest, answer.map_or_else(|errno| u64::MAX - u64::from(errno.raw().unsigned_abs()), |value| value.unsigned_abs()));
+        self.digest = mix(
+            self.digest,
+            answer.map_or_else(
+                |errno| u64::MAX - u64::from(errno.raw().unsigned_abs()),
+                |value| value.unsigned_abs(),
+            ),
+        );
         self.compare(action, want, answer)?;
         if answer.is_err() {
             self.check_trace(action, answer, before, thorough)?;
@@ -356,7 +364,9 @@ impl World {
         }
         match (action, answer) {
             (Action::Kexec { .. }, Err(errno)) => errno == Errno::EAGAIN || errno == Errno::ENOMEM,
-            (Action::Write { cells, .. }, Ok(written)) => written < i64::from(*cells) * 512 && written % 512 == 0,
+            (Action::Write { cells, .. }, Ok(written)) => {
+                written < i64::from(*cells) * 512 && written % 512 == 0
+            }
             (_, Err(errno)) => errno == Errno::ENOMEM || errno == Errno::ENOSPC,
             _ => false,
         }
@@ -375,16 +385,17 @@ impl World {
                 if came { Invariant::Again } else { Invariant::Owner }
             }
             (Action::Take { name, .. }, Want::Value(_), Err(_)) => {
-                let found = reference.incoming(*name).is_some_and(|session| reference.sessions[session].faulted);
+                let found =
+                    reference.incoming(*name).is_some_and(|session| reference.sessions[session].faulted);
                 if found { Invariant::Loss } else { Invariant::Names }
             }
             (Action::Retrieve { p, session, .. }, Want::Value(_), Err(_)) => {
-                let found = reference.session(*p, *session).is_some_and(|one| reference.sessions[one].faulted);
+                let found =
+                    reference.session(*p, *session).is_some_and(|one| reference.sessions[one].faulted);
                 if found { Invariant::Loss } else { Invariant::Tokens }
             }
-            (Action::Open { .. }, Want::Fails(Errno::EIO), _) | (Action::Retrieve { .. }, Want::Fails(Errno::EIO), _) => {
-                Invariant::Crossing
-            }
+            (Action::Open { .. }, Want::Fails(Errno::EIO), _)
+            | (Action::Retrieve { .. }, Want::Fails(Errno::EIO), _) => Invariant::Crossing,
             (Action::Write { .. } | Action::Truncate { .. }, Want::Value(_), Err(_)) => Invariant::Trace,
             _ => Invariant::Answer,
         }
@@ -428,7 +439,12 @@ impl World {
         if word != crossing.word() {
             let reason = report.outcome.reason().unwrap_or("");
             let detail = format!("the boot must end as {}, and ended as {word}: {reason}", crossing.word());
-            return Err(violation(Invariant::Crossing, "kexec", &format!("{word} instead of {}", crossing.word()), detail));
+            return Err(violation(
+                Invariant::Crossing,
+                "kexec",
+                &format!("{word} instead of {}", crossing.word()),
+                detail,
+            ));
         }
         if crossing == Crossing::Panics {
             self.reset(self.reference.plan);
@@ -438,7 +454,13 @@ impl World {
     }
 
     /// What holds after every step.
-    fn after(&mut self, action: &Action, answer: Result<i64, Errno>, starved: bool, first: bool) -> Checked<()> {
+    fn after(
+        &mut self,
+        action: &Action,
+        answer: Result<i64, Errno>,
+        starved: bool,
+        first: bool,
+    ) -> Checked<()> {
         if let Err(detail) = invariant::accounts(&self.machine) {
             self.expect_step(Op::ExpectSound, &[]);
             return Err(violation(Invariant::Accounts, action.name(), "counts", detail));
@@ -473,7 +495,9 @@ impl World {
         }
         let Some(kernel) = self.machine.kernel() else { return Ok(()) };
         let lines = &kernel.log().lines;
-        let new = lines[self.log_seen.min(lines.len())..].iter().filter_map(|line| invariant::interesting(&line.text));
+        let new = lines[self.log_seen.min(lines.len())..]
+            .iter()
+            .filter_map(|line| invariant::interesting(&line.text));
         let found: Vec<String> = new.map(str::to_owned).collect();
         self.log_seen = lines.len();
         let wanted = std::mem::take(&mut self.reference.calls);
@@ -495,19 +519,27 @@ impl World {
     /// The ledger against what must have become of every file.
     fn check_fates(&mut self, action: &'static str) -> Checked<()> {
         let entries = self.machine.ledger().map_or(&[][..], |ledger| ledger.entries());
-        let wrong = entries.iter().zip(&self.reference.fates).find(|(entry, fate)| entry.fate.word() != fate.word);
+        let wrong =
+            entries.iter().zip(&self.reference.fates).find(|(entry, fate)| entry.fate.word() != fate.word);
         let odd = entries.len() != self.reference.fates.len();
         if wrong.is_none() && !odd {
             return Ok(());
         }
         let (detail, class, fate) = match wrong {
             Some((entry, fate)) => (
-                format!("token {:#x} of {} must be {}, and is {}", fate.token, entry.session, fate.word, entry.fate),
+                format!(
+                    "token {:#x} of {} must be {}, and is {}",
+                    fate.token, entry.session, fate.word, entry.fate
+                ),
                 format!("{} instead of {}", entry.fate.word(), fate.word),
                 Some(*fate),
             ),
             None => (
-                format!("{} files were preserved, and the ledger has {}", self.reference.fates.len(), entries.len()),
+                format!(
+                    "{} files were preserved, and the ledger has {}",
+                    self.reference.fates.len(),
+                    entries.len()
+                ),
                 String::from("number of lines"),
                 None,
             ),
@@ -516,7 +548,10 @@ impl World {
             let name = SessionName::from_bytes(&name_bytes(fate.name)).to_string();
             let token = Value::Number(i128::from(fate.token));
             let fate = Value::Text(fate.word.to_owned());
-            self.expect_step(Op::ExpectLedger, &[("session", Value::Text(name)), ("token", token), ("fate", fate)]);
+            self.expect_step(
+                Op::ExpectLedger,
+                &[("session", Value::Text(name)), ("token", token), ("fate", fate)],
+            );
         }
         Err(violation(Invariant::Fate, action, &class, detail))
     }
@@ -528,10 +563,14 @@ impl World {
         if want == found {
             return Ok(());
         }
-        let params: Vec<(&str, Value)> =
-            invariant::LEFT.iter().zip(want).map(|(name, count)| (*name, Value::Number(i128::from(count)))).collect();
+        let params: Vec<(&str, Value)> = invariant::LEFT
+            .iter()
+            .zip(want)
+            .map(|(name, count)| (*name, Value::Number(i128::from(count))))
+            .collect();
         self.expect_step(Op::ExpectFrames, &params);
-        let which = invariant::LEFT.iter().zip(want.iter().zip(&found)).filter(|(_, (want, found))| want != found);
+        let which =
+            invariant::LEFT.iter().zip(want.iter().zip(&found)).filter(|(_, (want, found))| want != found);
         let class: Vec<&str> = which.map(|(name, _)| *name).collect();
         let detail = format!("frames left ({}): {found:?} instead of {want:?}", invariant::LEFT.join(", "));
         Err(violation(Invariant::Frames, "exit", &class.join(","), detail))

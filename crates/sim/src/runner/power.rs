@@ -2,9 +2,9 @@
 
 use luosim_abi::quirk::Quirk;
 use luosim_abi::release::ReleaseId;
+use luosim_luo::Stop;
 use luosim_machine::process::Pid;
 use luosim_machine::{BootOptions, BootReport, Machine, Outcome};
-use luosim_luo::Stop;
 use luosim_physmem::{PAGE_SIZE, PhysAddr, PhysMem};
 use luosim_scenario::{Call, Op};
 

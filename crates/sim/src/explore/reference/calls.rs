@@ -22,7 +22,9 @@ impl Reference {
             Action::Open { .. } => self.expect_open(),
             Action::Create { p, device, name, arg, .. } => self.expect_create(p, device, name, arg),
             Action::Take { p, device, name, arg, .. } => self.expect_take(p, device, name, arg),
-            Action::Preserve { p, session, fd, token, arg } => self.expect_preserve(p, session, fd, token, arg),
+            Action::Preserve { p, session, fd, token, arg } => {
+                self.expect_preserve(p, session, fd, token, arg)
+            }
             Action::Retrieve { p, session, token, arg, .. } => self.expect_retrieve(p, session, token, arg),
             Action::Finish { p, session, reserved, arg } => self.expect_finish(p, session, reserved, arg),
             Action::GetName { p, session } => match self.session(p, session) {
@@ -84,7 +86,9 @@ impl Reference {
     }
 
     fn expect_preserve(&self, p: Proc, slot: Slot, fd: Slot, token: u64, arg: Argument) -> Want {
-        let (Some(session), Some(desc)) = (self.session(p, slot), self.desc(p, fd)) else { return Want::Skip };
+        let (Some(session), Some(desc)) = (self.session(p, slot), self.desc(p, fd)) else {
+            return Want::Skip;
+        };
         let session = &self.sessions[session];
         if !session.outgoing {
             return Want::Fails(Errno::EINVAL);
@@ -128,7 +132,9 @@ impl Reference {
     }
 
     fn expect_retrieve(&self, p: Proc, slot: Slot, token: u64, arg: Argument) -> Want {
-        let Some(session) = self.session(p, slot).map(|session| &self.sessions[session]) else { return Want::Skip };
+        let Some(session) = self.session(p, slot).map(|session| &self.sessions[session]) else {
+            return Want::Skip;
+        };
         if session.outgoing {
             return Want::Fails(Errno::EINVAL);
         }
@@ -137,7 +143,9 @@ impl Reference {
         };
         match (file.status, &file.carried) {
             (Status::Failed(errno), _) => Want::Fails(errno),
-            (Status::Untried, Some(Carried::Test(test, _))) if test.faults[Callback::Retrieve as usize] > 0 => {
+            (Status::Untried, Some(Carried::Test(test, _)))
+                if test.faults[Callback::Retrieve as usize] > 0 =>
+            {
                 Want::Fails(Errno::EIO)
             }
             (Status::Untried, _) if file.spoiled => Want::Fails(Errno::EIO),
@@ -255,7 +263,8 @@ impl Reference {
 
     /// A handler, or memory, said no: bound objects were there for a moment if this would have been the first file.
     fn not_preserved(&mut self, session: usize, desc: usize, token: u64, errno: Errno) {
-        let reached = self.sessions[session].outgoing && self.sessions[session].files.iter().all(|f| f.token != token);
+        let reached =
+            self.sessions[session].outgoing && self.sessions[session].files.iter().all(|f| f.token != token);
         let handler = match self.descs[desc].kind {
             Kind::File(inode) => {
                 !self.inodes[inode].owned && [Errno::EACCES, Errno::EFBIG, Errno::ENOMEM].contains(&errno)
@@ -296,7 +305,9 @@ impl Reference {
         if self.sessions[session].outgoing {
             return;
         }
-        let Some(at) = self.sessions[session].files.iter().position(|file| file.token == token) else { return };
+        let Some(at) = self.sessions[session].files.iter().position(|file| file.token == token) else {
+            return;
+        };
         self.sessions[session].faulted |= arg == Argument::ReadOnly;
         match answer {
             Ok(_) => {

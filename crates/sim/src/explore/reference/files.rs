@@ -37,9 +37,7 @@ impl Reference {
             Action::Receive { p, socket, .. } => Some(self.expect_receive(p, socket)),
             Action::Dup { p, fd, .. } | Action::Close { p, fd } => given(self.desc(p, fd).is_some()),
             Action::ReadOnly { p, fd, .. } => given(self.file(p, fd).is_some()),
-            Action::Look { p, fd } => {
-                given(matches!(self.kind(p, fd), Some(Kind::File(_) | Kind::Test(_))))
-            }
+            Action::Look { p, fd } => given(matches!(self.kind(p, fd), Some(Kind::File(_) | Kind::Test(_)))),
             Action::Handler { p, fd, .. } => given(matches!(self.kind(p, fd), Some(Kind::Test(_)))),
             Action::Fork { p, child } => {
                 let room = child < self.max_procs && child > 0 && child != p && !self.exists(child);
@@ -138,10 +136,10 @@ impl Reference {
     pub(super) fn file_happened(&mut self, action: &Action, answer: Result<i64, Errno>) -> bool {
         let done = answer.is_ok();
         match *action {
-            Action::Memfd { p, new, kind, .. } => {
+            Action::Memfd { p, new, kind, huge } => {
                 let (seals, exec) = [(SEAL, true), (0, true), (EXEC, false)][usize::from(kind % 3)];
                 if done {
-                    self.inodes.push(Inode { seals, exec, ..Inode::default() });
+                    self.inodes.push(Inode { seals, exec, huge, ..Inode::default() });
                     self.open(p, new, Kind::File(self.inodes.len() - 1));
                 }
             }
@@ -257,7 +255,9 @@ impl Reference {
                 inode.size = inode.size.max(bytes(at + cells));
                 inode.pages = true;
             }
-            Action::Punch { at, cells, .. } => inode.cells.retain(|cell, _| *cell < at || *cell >= at + cells),
+            Action::Punch { at, cells, .. } => {
+                inode.cells.retain(|cell, _| *cell < at || *cell >= at + cells)
+            }
             Action::Seek { to, .. } => self.descs[desc].pos = u64::from(to),
             Action::Seal { seals, .. } => {
                 let implied = if seals & EXEC != 0 && inode.exec { IMPLIED } else { 0 };
@@ -285,7 +285,9 @@ impl Reference {
     }
 
     fn sent(&mut self, p: Proc, socket: Slot, fd: Slot) {
-        let (Some(Kind::Socket(pair, side)), Some(desc)) = (self.kind(p, socket), self.desc(p, fd)) else { return };
+        let (Some(Kind::Socket(pair, side)), Some(desc)) = (self.kind(p, socket), self.desc(p, fd)) else {
+            return;
+        };
         self.descs[desc].refs += 1;
         self.pairs[pair].queues[1 - side].push_back(desc);
     }
@@ -349,7 +351,8 @@ fn expect_write(inode: &Inode, writable: bool, at: u32, cells: u32) -> Want {
 }
 
 fn expect_truncate(inode: &Inode, writable: bool, size: u64) -> Want {
-    let sealed = size < inode.size && inode.seals & SHRINK != 0 || size > inode.size && inode.seals & GROW != 0;
+    let sealed =
+        size < inode.size && inode.seals & SHRINK != 0 || size > inode.size && inode.seals & GROW != 0;
     fails_if(!writable, Errno::EINVAL)
         .or_else(|| fails_if(sealed || size != inode.size && inode.frozen, Errno::EPERM))
         .unwrap_or(Want::Value(0))

@@ -58,7 +58,11 @@ impl Reference {
             },
             Action::CloseInReboot { p, fd, .. } => self.session(p, fd).map_or(Want::Skip, |_| Want::Value(0)),
             Action::Spoil(spoil) => {
-                if self.can_spoil(spoil) { Want::Value(0) } else { Want::Skip }
+                if self.can_spoil(spoil) {
+                    Want::Value(0)
+                } else {
+                    Want::Skip
+                }
             }
             _ => Want::Value(0),
         }
@@ -168,7 +172,8 @@ impl Reference {
     }
 
     fn say_thaw(&mut self, count: usize, by_handler: bool) {
-        let test_of = |reference: &Self, file: &Held| match reference.descs[file.desc.expect("outgoing")].kind {
+        let test_of = |reference: &Self, file: &Held| match reference.descs[file.desc.expect("outgoing")].kind
+        {
             Kind::Test(test) => Some(test),
             _ => None,
         };
@@ -204,10 +209,18 @@ impl Reference {
         for index in self.outgoing_sessions() {
             let session = self.sessions[index].clone();
             let files = session.files.iter().map(|file| self.carry(file)).collect();
-            carried.push(Session { outgoing: false, taken: false, alive: true, faulted: false, files, ..session });
+            carried.push(Session {
+                outgoing: false,
+                taken: false,
+                alive: true,
+                faulted: false,
+                files,
+                ..session
+            });
         }
         if let Some(Spoil::Folio { name, token }) = self.spoil {
-            let files = carried.iter_mut().filter(|session| session.name == name).flat_map(|one| &mut one.files);
+            let files =
+                carried.iter_mut().filter(|session| session.name == name).flat_map(|one| &mut one.files);
             for file in files.filter(|file| file.token == token) {
                 file.spoiled = true;
             }
@@ -232,7 +245,10 @@ impl Reference {
             Kind::Test(test) => {
                 let test = &self.tests[test];
                 let cells = test.cells.clone();
-                Carried::Test(Test { size: test.size, cells, faults: test.faults, ..Test::default() }, open.pos)
+                Carried::Test(
+                    Test { size: test.size, cells, faults: test.faults, ..Test::default() },
+                    open.pos,
+                )
             }
             kind => unreachable!("{kind:?} cannot be preserved"),
         };
@@ -258,7 +274,8 @@ impl Reference {
 
     fn died(&mut self, plan: Plan) {
         self.leave_incoming();
-        let gone: Vec<Session> = self.outgoing_sessions().iter().map(|index| self.sessions[*index].clone()).collect();
+        let gone: Vec<Session> =
+            self.outgoing_sessions().iter().map(|index| self.sessions[*index].clone()).collect();
         self.lose(&gone);
         self.start(plan);
     }
@@ -286,7 +303,11 @@ impl Reference {
     #[must_use]
     pub fn crossing(&self, plan: Plan) -> Crossing {
         let crossing = Crossing::between(self.release(), plan.release.release());
-        if crossing == Crossing::Works && self.spoil == Some(Spoil::Chain) { Crossing::Panics } else { crossing }
+        if crossing == Crossing::Works && self.spoil == Some(Spoil::Chain) {
+            Crossing::Panics
+        } else {
+            crossing
+        }
     }
 
     /// Whether every incoming file that nobody asked for is one that can still be asked for.

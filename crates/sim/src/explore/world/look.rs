@@ -4,7 +4,7 @@ use luosim_abi::memfd::{v1, v2};
 use luosim_abi::release::MemfdVersion;
 use luosim_files::shmem::Whence;
 use luosim_machine::Machine;
-use luosim_physmem::{PhysAddr, PAGE_SIZE};
+use luosim_physmem::{PAGE_SIZE, PhysAddr};
 use luosim_scenario::{Call, Op, Step, Value};
 
 use super::{Checked, World, violation};
@@ -86,7 +86,13 @@ impl World {
         differences.into_iter().find(|(.., want, found)| want != found)
     }
 
-    fn different(&mut self, p: Proc, slot: Slot, action: &'static str, difference: Difference) -> Box<super::Violation> {
+    fn different(
+        &mut self,
+        p: Proc,
+        slot: Slot,
+        action: &'static str,
+        difference: Difference,
+    ) -> Box<super::Violation> {
         let (invariant, what, want, found) = difference;
         let call = Call::new(Op::ExpectFile).with("fd", Value::Text(self.label(p, slot)));
         let call = call.with(what, Value::Number(i128::from(want)));
@@ -96,7 +102,14 @@ impl World {
         violation(invariant, action, what, detail)
     }
 
-    fn compare_cells(&mut self, p: Proc, slot: Slot, action: &'static str, cells: &Cells, size: u64) -> Checked<()> {
+    fn compare_cells(
+        &mut self,
+        p: Proc,
+        slot: Slot,
+        action: &'static str,
+        cells: &Cells,
+        size: u64,
+    ) -> Checked<()> {
         let (pid, fd) = (self.pid(p), self.fd(p, slot));
         let mut page = [0u8; PAGE];
         let end = size.min(COMPARED).div_ceil(PAGE_SIZE);
@@ -116,7 +129,7 @@ impl World {
                 None => call.with("zero", Value::Number(1)),
             };
             let process = self.process_name(p);
-        self.write(Some(Step::Process { process, call }));
+            self.write(Some(Step::Process { process, call }));
             let what = seed.map_or_else(|| String::from("zeros"), |seed| format!("seed {seed}"));
             let detail = format!("cell {cell} of {} must hold {what}, and does not", self.label(p, slot));
             let class = if seed.is_some() { "written cell" } else { "hole" };

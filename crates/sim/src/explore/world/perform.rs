@@ -35,7 +35,11 @@ fn signed(value: u64) -> i64 {
 
 impl World {
     /// Makes the calls of an action, on a machine where a kernel runs, and writes them down.
-    pub(super) fn perform(&mut self, action: &Action, planned: Option<Vec<Call>>) -> (Answer, Option<BootReport>) {
+    pub(super) fn perform(
+        &mut self,
+        action: &Action,
+        planned: Option<Vec<Call>>,
+    ) -> (Answer, Option<BootReport>) {
         let p = action.process().unwrap_or(0);
         if let Action::Reset { plan } = *action {
             self.pending_alloc = None;
@@ -126,7 +130,10 @@ impl World {
                 self.machine.finish(pid, session, reserved)
             }
             Action::GetName { session, .. } => {
-                let want = self.reference.session(p, session).map(|one| name_bytes(self.reference.sessions[one].name));
+                let want = self
+                    .reference
+                    .session(p, session)
+                    .map(|one| name_bytes(self.reference.sessions[one].name));
                 let number = fd(self, session);
                 let found = self.machine.get_name(pid, number);
                 return Some(answer(found, |found| i64::from(Some(found) != want)));
@@ -258,7 +265,8 @@ impl World {
 
     /// Loads an image and jumps; what was told for the reboot is told to the machine in between.
     fn jump(&mut self, p: Proc, pid: Pid, plan: Plan) -> (Answer, Option<BootReport>) {
-        let loaded = self.machine.load_image(pid, plan.release, self.case.boot_options(plan), ImageKind::File);
+        let loaded =
+            self.machine.load_image(pid, plan.release, self.case.boot_options(plan), ImageKind::File);
         let call = self.script.is_some().then(|| self.boot_call(Op::KexecLoad, plan));
         self.write_call(p, call, answer(loaded.clone(), |()| 0));
         if let Err(refusal) = loaded {
@@ -287,14 +295,17 @@ impl World {
             let how = Value::Text(String::from(if panics { "panic" } else { "refuse" }));
             self.expect_step(Op::StopReboot, &[("point", number(point.into())), ("how", how)]);
         }
-        if let Some((p, slot, point)) = self.reference.closer.filter(|(p, slot, _)| self.reference.desc(*p, *slot).is_some()) {
+        if let Some((p, slot, point)) =
+            self.reference.closer.filter(|(p, slot, _)| self.reference.desc(*p, *slot).is_some())
+        {
             let (closer, fd) = (self.pid(p), self.fd(p, slot));
             self.machine.close_in_reboot(closer, fd, point);
             let call = Call::new(Op::CloseInReboot);
             let call = call.with("fd", Value::Text(self.label(p, slot))).with("point", number(point.into()));
             self.write_call(p, self.script.is_some().then_some(call), Ok(0));
         }
-        let refused = self.reference.expect(&Action::Kexec { p: 0, plan: self.reference.plan }) != Want::Value(0);
+        let refused =
+            self.reference.expect(&Action::Kexec { p: 0, plan: self.reference.plan }) != Want::Value(0);
         if let Some(spoil) = self.reference.spoil
             && !refused
             && let Some((addr, value)) = self.spoil_address(spoil)
@@ -319,9 +330,10 @@ impl World {
         if image {
             let options = self.case.boot_options(plan);
             let loaded = self.machine.load_image(pid, plan.release, options, ImageKind::Crash);
-            let call = self.script.is_some().then(|| {
-                self.boot_call(Op::KexecLoad, plan).with("crash", Value::Number(1))
-            });
+            let call = self
+                .script
+                .is_some()
+                .then(|| self.boot_call(Op::KexecLoad, plan).with("crash", Value::Number(1)));
             self.write_call(p, call, answer(loaded, |()| 0));
         }
         let report = self.machine.crash();
@@ -337,4 +349,3 @@ impl World {
         Ok(good)
     }
 }
-

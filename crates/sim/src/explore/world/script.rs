@@ -56,7 +56,8 @@ impl World {
     /// Writes a step of the machine: an expectation, or a fault.
     pub(super) fn expect_step(&mut self, op: Op, params: &[(&str, Value)]) {
         if self.script.is_some() {
-            let call = params.iter().fold(Call::new(op), |call, (name, value)| call.with(name, value.clone()));
+            let call =
+                params.iter().fold(Call::new(op), |call, (name, value)| call.with(name, value.clone()));
             self.write(Some(Step::Machine(call)));
         }
     }
@@ -117,7 +118,11 @@ impl World {
             let load = self.boot_call(Op::KexecLoad, self.reference.plan).with("preserve-context", number(1));
             return vec![load, Call::new(Op::RebootKexec).with("returns", number(1))];
         }
-        self.opening_call(action).or_else(|| self.session_script(action)).or_else(|| self.file_script(action)).into_iter().collect()
+        self.opening_call(action)
+            .or_else(|| self.session_script(action))
+            .or_else(|| self.file_script(action))
+            .into_iter()
+            .collect()
     }
 
     fn opening_call(&self, action: &Action) -> Option<Call> {
@@ -142,25 +147,31 @@ impl World {
             }
             Action::Receive { socket, new: slot, .. } => {
                 let kind = self.reference.next_message(p, socket);
-                Call::new(Op::RecvFd).with("socket", label(socket)).with("as", new(kind.map_or('x', letter), slot))
+                Call::new(Op::RecvFd)
+                    .with("socket", label(socket))
+                    .with("as", new(kind.map_or('x', letter), slot))
             }
             Action::Dup { fd, new: slot, .. } => {
                 let kind = self.reference.desc(p, fd).map(|desc| self.reference.descs[desc].kind);
                 Call::new(Op::Dup).with("fd", label(fd)).with("as", new(kind.map_or('x', letter), slot))
             }
-            Action::ReadOnly { fd, new: slot, .. } => {
-                Call::new(Op::Reopen).with("fd", label(fd)).with("flags", number(0)).with("as", new('f', slot))
-            }
+            Action::ReadOnly { fd, new: slot, .. } => Call::new(Op::Reopen)
+                .with("fd", label(fd))
+                .with("flags", number(0))
+                .with("as", new('f', slot)),
             Action::Create { device, name, new: slot, arg, .. } => {
-                let call = Call::new(Op::CreateSession).with("device", label(device)).with("as", new('s', slot));
+                let call =
+                    Call::new(Op::CreateSession).with("device", label(device)).with("as", new('s', slot));
                 with_argument(with_name(call, name), arg)
             }
             Action::Take { device, name, new: slot, arg, .. } => {
-                let call = Call::new(Op::RetrieveSession).with("device", label(device)).with("as", new('s', slot));
+                let call =
+                    Call::new(Op::RetrieveSession).with("device", label(device)).with("as", new('s', slot));
                 with_argument(with_name(call, name), arg)
             }
             Action::Retrieve { session, token, new: slot, arg, .. } => {
-                let call = Call::new(Op::Retrieve).with("session", label(session)).with("token", number(token));
+                let call =
+                    Call::new(Op::Retrieve).with("session", label(session)).with("token", number(token));
                 with_argument(call.with("as", new('f', slot)), arg)
             }
             _ => return None,
@@ -181,12 +192,18 @@ impl World {
                 with_argument(call, arg)
             }
             Action::GetName { session, .. } => {
-                let name = self.reference.session(p, session).map(|one| name_bytes(self.reference.sessions[one].name));
+                let name = self
+                    .reference
+                    .session(p, session)
+                    .map(|one| name_bytes(self.reference.sessions[one].name));
                 let name = String::from_utf8_lossy(&name.unwrap_or_default()).into_owned();
                 Call::new(Op::GetName).with("session", label(session)).with("name", text(name))
             }
             Action::Link { session, .. } => {
-                let name = self.reference.session(p, session).map(|one| name_bytes(self.reference.sessions[one].name));
+                let name = self
+                    .reference
+                    .session(p, session)
+                    .map(|one| name_bytes(self.reference.sessions[one].name));
                 let name = String::from_utf8_lossy(&name.unwrap_or_default()).into_owned();
                 let link = text(format!("anon_inode:[luo_session] {name}"));
                 Call::new(Op::ExpectFile).with("fd", label(session)).with("link", link)
@@ -221,7 +238,9 @@ impl World {
                 .with("mode", number(3))
                 .with("at", cells(at))
                 .with("len", cells(count)),
-            Action::Seek { fd, to, .. } => Call::new(Op::Lseek).with("fd", label(fd)).with("offset", number(to)),
+            Action::Seek { fd, to, .. } => {
+                Call::new(Op::Lseek).with("fd", label(fd)).with("offset", number(to))
+            }
             Action::Seal { fd, seals, .. } => {
                 Call::new(Op::AddSeals).with("fd", label(fd)).with("seals", number(seals))
             }
