@@ -1,19 +1,22 @@
 //! `luosim inspect`: options, and what is written where. Trees, maps and differences are rendered below.
 
 mod differences;
+mod flips;
 mod picture;
 mod svg;
 mod tree;
 
 use std::fs::File;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use luosim_abi::release::ReleaseId;
 use luosim_inspect::report::Report;
 use luosim_inspect::{Hints, Inspection, Options, Severity, Source};
 use luosim_physmem::PhysAddr;
 
-use crate::commands::{Format, print};
+use crate::commands::{Format, print, release};
 use crate::{Ending, message};
 
 const EXAMPLES: &str = "\
@@ -24,6 +27,7 @@ Examples:
   luosim inspect --map owners.svg IMAGE          who owns each page, as a picture
   luosim inspect --session vm-1 --file 0x10 --extract ram.img IMAGE
   luosim inspect --diff before after             what differs, by meaning
+  luosim inspect --flip-survey IMAGE             what each single wrong bit would do
 
 A SOURCE is raw memory, a zstd image, a folder with manifest.json, an ELF core (QEMU's dump-guest-memory, a kdump \
 vmcore), or a single blob copied from debugfs; which one, its content says.
@@ -68,6 +72,18 @@ pub(crate) struct InspectArguments {
     /// Make a digest of the contents of each file
     #[arg(long, help_heading = "What is shown")]
     digest: bool,
+    /// Flip every bit of every structure, boot on it, and say what a program would see
+    #[arg(long, help_heading = "Wrong bits", conflicts_with_all = ["diff", "map", "extract", "session", "file"])]
+    flip_survey: bool,
+    /// The kernel that boots [default: the one that wrote the memory]
+    #[arg(long, value_name = "RELEASE", value_parser = release, requires = "flip_survey", help_heading = "Wrong bits")]
+    release: Option<ReleaseId>,
+    /// Only this structure, as the table names it; may be given several times
+    #[arg(long, value_name = "NAME", requires = "flip_survey", help_heading = "Wrong bits")]
+    structure: Vec<String>,
+    /// Threads [default: one for each processor]
+    #[arg(long, value_name = "N", requires = "flip_survey", help_heading = "Wrong bits")]
+    jobs: Option<NonZero<usize>>,
     /// How results are written
     #[arg(long, value_enum, default_value = "text", help_heading = "What is shown")]
     format: Format,
@@ -183,6 +199,16 @@ fn json(value: &impl serde::Serialize) -> Result<String, Failure> {
 fn show(arguments: &InspectArguments) -> Result<Ending, Failure> {
     let path = arguments.source.as_ref().ok_or("give a source")?;
     let inspection = arguments.open(path)?;
+    if arguments.flip_survey {
+        let wish = flips::Wish {
+            release: arguments.release,
+            structures: &arguments.structure,
+            jobs: arguments.jobs,
+            as_json: arguments.format == Format::Json,
+        };
+        print(&flips::flip_survey(&inspection, &wish)?);
+        return Ok(Ending::AsExpected);
+    }
     let report = arguments.filtered(&inspection.report)?;
     let as_text = arguments.map.as_deref() == Some(Path::new("-"));
     if let Some(to) = arguments.map.as_ref().filter(|_| !as_text) {
@@ -234,6 +260,6 @@ fn size(bytes: u64) -> String {
 }
 
 /// `1 file`, `2 files`.
-fn counted<N: std::fmt::Display + PartialEq + From<u8>>(count: N, what: &str) -> String {
+fn counted<N: std::fmt::Display + Copy + PartialEq + From<u8>>(count: N, what: &str) -> String {
     if count == N::from(1) { format!("1 {what}") } else { format!("{count} {what}s") }
 }

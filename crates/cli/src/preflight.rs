@@ -5,13 +5,15 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
+use luosim_abi::luo::{flb, v1 as luo_v1};
 use luosim_abi::release::{RELEASES, ReleaseId};
 use luosim_preflight::{
-    Boot, Fate, Finding, Kernel, Layer, ReadError, SessionFate, Source, State, Survival, Verdict,
+    Boot, Fate, File, Finding, Handover, Kernel, Layer, LuoStrings, ReadError, Session, SessionFate, Source,
+    State, Survival, Verdict,
 };
 use serde::Serialize;
 
@@ -27,6 +29,7 @@ Examples:
   luosim preflight /boot/vmlinuz-7.2.13 arch/x86/boot/bzImage
   luosim preflight 7.1 ./vmlinux                 from a release that luosim knows
   luosim preflight 6.19 7.0                      no file at all
+  luosim preflight --handover vmcore 7.2 7.3     of each session and file of a real handover
   luosim preflight --format json OLD NEW         for programs
 
 Exit codes: 0 everything survives, 1 part of it, 4 nothing; 2 bad input, 3 luosim's own fault.";
@@ -51,6 +54,9 @@ pub(crate) struct PreflightArguments {
     /// The kernel that takes over: likewise. Files are only read, never run
     #[arg(value_name = "NEW")]
     new: OsString,
+    /// Say it of each session and file of this handover of OLD, from any source that `luosim inspect` reads
+    #[arg(long, value_name = "IMAGE")]
+    handover: Option<PathBuf>,
     /// How the verdict is written
     #[arg(long, value_enum, default_value = "text", help_heading = "Output")]
     format: Format,
@@ -103,7 +109,14 @@ pub(crate) fn preflight(arguments: &PreflightArguments) -> Exit {
     let (Some(old), Some(new)) = (kernel(&arguments.old), kernel(&arguments.new)) else {
         return Exit::BadInput;
     };
-    let verdict = Verdict::between(&old.kernel, &new.kernel);
+    let verdict = match arguments.handover.as_deref().map(handover).transpose() {
+        Ok(None) => Verdict::between(&old.kernel, &new.kernel),
+        Ok(Some(handover)) => Verdict::of_handover(&handover, &old.kernel, &new.kernel),
+        Err(problem) => {
+            message(format_args!("{problem}"));
+            return Exit::BadInput;
+        }
+    };
     match arguments.format {
         Format::Text => print(&text(&old, &new, &verdict)),
         Format::Json => match json(&old, &new, &verdict) {
@@ -115,6 +128,39 @@ pub(crate) fn preflight(arguments: &PreflightArguments) -> Exit {
         },
     }
     verdict.survives.into()
+}
+
+/// What lies in handover memory, as far as versions and names go.
+fn handover(path: &Path) -> Result<Handover, String> {
+    let source = luosim_inspect::Source::open(path, None).map_err(|error| error.to_string())?;
+    let report = luosim_inspect::inspect(source, &luosim_inspect::Options::default()).report;
+    let Some(root) = report.root else {
+        let why: Vec<String> = report.findings.into_iter().map(|finding| finding.what).collect();
+        return Err(format!("{} is no handover: {}", path.display(), why.join("; ")));
+    };
+    let luo = report.luo.as_ref().map(|luo| {
+        // The inspector reads a session node of this version only, and an FLB node if there is one.
+        let tree = luo.compatible == luo_v1::COMPATIBLE;
+        LuoStrings {
+            root: luo.compatible.clone(),
+            session: tree.then(|| String::from(luo_v1::SESSION_COMPATIBLE)),
+            flb: (tree && luo.flbs_at.is_some()).then(|| String::from(flb::COMPATIBLE)),
+        }
+    });
+    let (sessions, flbs) = report.luo.map(|luo| (luo.sessions, luo.flbs)).unwrap_or_default();
+    let file =
+        |file: luosim_inspect::report::File| File { handler: file.handler.to_string(), token: file.token };
+    let session = |session: luosim_inspect::report::Session| Session {
+        name: session.name.to_string(),
+        files: session.files.into_iter().map(file).collect(),
+    };
+    Ok(Handover {
+        kho: root.compatible,
+        luo,
+        sessions: sessions.into_iter().map(session).collect(),
+        flbs: flbs.iter().map(|flb| flb.name.to_string()).collect(),
+        subtrees: root.subtrees.into_iter().map(|subtree| subtree.name).collect(),
+    })
 }
 
 /// The kernel with this name: a release, else a file. A file that is called as a release is `./7.3`.
@@ -214,7 +260,7 @@ fn sessions(fates: &[SessionFate], verdict: &Verdict) -> String {
         let _ = writeln!(text, "  none comes back: {why}");
     }
     for session in fates {
-        let (name, count) = (session.name.escape_default(), session.files.len());
+        let (name, count) = (&session.name, session.files.len());
         let lost: Vec<_> = session.files.iter().filter(|file| file.fate == Fate::Lost).collect();
         let files = if count == 1 { String::from("1 file") } else { format!("{count} files") };
         if session.fate == Fate::Lost {

@@ -220,7 +220,7 @@ fn the_chapter_on_programs_is_true() {
 
 #[test]
 fn the_chapter_on_what_would_survive_is_true() {
-    assert_eq!(check_page("docs/preflight.md"), 5);
+    assert_eq!(check_page("docs/preflight.md"), 7);
 }
 
 #[test]

@@ -12,6 +12,9 @@ use serde_json::{Map, Value};
 /// A made-up kernel file of 7.2, packed: see the folder's README.
 const KERNEL: &str = "crates/preflight/tests/data/kernel.xz";
 
+/// A recorded handover.
+const SMALL_7_3: &str = "crates/sim/tests/data/golden/7.3.4/small";
+
 /// A made-up kernel file with these strings, flat for arm64, in a folder of its own. It does not say its page size.
 fn image(strings: &[&str]) -> (tempfile::TempDir, String) {
     let mut file = vec![0; 64];
@@ -75,11 +78,12 @@ fn the_documented_fields_are_those_of_the_output() {
     let (_folder, odd) = image(&["kho-v1", "luo-v1", "luo-session-v2", "luo-flb-v1"]);
     let (_folder, none) = image(&["Linux version 7.1 (a@b) #1"]);
     let chapter = common::page("docs/json.md");
+    let (fine, lost) = (["--handover", SMALL_7_3, "7.3", "7.2"], ["--handover", SMALL_7_3, "7.3", "7.1"]);
     let mut seen: BTreeMap<String, Vec<Map<String, Value>>> = BTreeMap::new();
-    for arguments in
-        [["6.19", KERNEL], ["7.3", KERNEL], [odd.as_str(), odd.as_str()], ["6.19", none.as_str()]]
-    {
-        let output = luosim(&[&["preflight", "--format", "json"], &arguments[..]].concat());
+    let runs: [&[&str]; 6] =
+        [&["6.19", KERNEL], &["7.3", KERNEL], &[&odd, &odd], &["6.19", &none], &fine, &lost];
+    for arguments in runs {
+        let output = luosim(&[&["preflight", "--format", "json"], arguments].concat());
         let lines = text(&output.stdout);
         assert_eq!(lines.lines().count(), 1, "{lines}");
         let report: Value = serde_json::from_str(&lines).expect("JSON");
@@ -95,9 +99,37 @@ fn the_documented_fields_are_those_of_the_output() {
         for layer in report["layers"].as_array().expect("a list") {
             see("layer", layer);
         }
+        for session in report.get("sessions").and_then(Value::as_array).into_iter().flatten() {
+            see("session", session);
+            session["files"].as_array().expect("a list").iter().for_each(|file| see("file", file));
+        }
         see("verdict", &report);
     }
     check_json(&json_tables("json preflight"), &seen);
+}
+
+/// Each session and file of a recorded handover is named, with what becomes of it.
+#[test]
+fn a_real_handover_is_told_file_by_file() {
+    let shown = |arguments: &[&str]| {
+        let output = luosim(&[&["preflight", "--handover"], arguments].concat());
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (code, works, _) = shown(&[SMALL_7_3, "7.3", "7.2"]);
+    assert!(works.contains("session \"alpha\": carried, 3 files"), "{works}");
+    // The recording's kernel had the test objects, which a stock kernel does not ask for.
+    assert_eq!(code, Some(1));
+    let (code, panics, _) = shown(&["crates/sim/tests/data/golden/6.19.6/small", "6.19", "7.0"]);
+    assert_eq!(code, Some(4));
+    assert!(panics.contains("session \"alpha\": lost with 3 files") && panics.contains("panics"), "{panics}");
+    let (_, other, _) = shown(&[SMALL_7_3, "7.1", "7.3"]);
+    assert!(
+        other.contains("this handover was not written by OLD: it has kho-v4 where OLD has kho-v3"),
+        "{other}"
+    );
+    let (code, _, problem) = shown(&["Cargo.toml", "7.3", "7.3"]);
+    assert_eq!(code, Some(2));
+    assert!(problem.contains("Cargo.toml"), "{problem}");
 }
 
 #[test]

@@ -10,8 +10,10 @@ use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::Serialize;
 
+use crate::children::exit;
+use crate::launcher::{fork, map_ids};
 use crate::task::{PIDFD_THREAD, Task};
-use crate::{bpf, mounts, notify, tag, tree};
+use crate::{bpf, mounts, notify, tag};
 
 /// An errno of the host, or success.
 pub type Tried = Result<(), i32>;
@@ -94,7 +96,7 @@ fn ending(pid: i32) -> Tried {
 }
 
 fn leave(result: Tried) -> ! {
-    tree::exit(result.err().unwrap_or(0))
+    exit(result.err().unwrap_or(0))
 }
 
 /// Tries something in a child, so that nothing of it stays.
@@ -123,12 +125,15 @@ fn try_listener(privileged: bool) -> Tried {
 /// Tries something as the first process of new namespaces.
 fn in_namespaces(privileged: bool, work: impl FnOnce() -> Tried) -> Tried {
     let ids = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    let pid = tree::fork_into_namespaces(privileged).map_err(|error| errno_of(&error))?;
-    if pid == 0 {
-        let mapped = if privileged { Ok(()) } else { tried(tree::map_ids(ids)) };
-        leave(mapped.and_then(|()| work()));
+    let users = if privileged { 0 } else { libc::CLONE_NEWUSER };
+    let flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS | users;
+    match fork(flags).map_err(|error| errno_of(&error))? {
+        Some(pid) => ending(pid.as_raw_nonzero().get()),
+        None => {
+            let mapped = if privileged { Ok(()) } else { tried(map_ids(ids)) };
+            leave(mapped.and_then(|()| work()))
+        }
     }
-    ending(pid)
 }
 
 fn try_mount() -> Tried {
@@ -153,7 +158,7 @@ fn try_child_memory() -> Tried {
     if pid == 0 {
         // SAFETY: sleeps until the parent's signal.
         unsafe { libc::pause() };
-        tree::exit(0);
+        exit(0);
     }
     let Some(child) = Pid::from_raw(pid).filter(|_| pid > 0) else { return Err(libc::EAGAIN) };
     let mut seen = [0; 8];

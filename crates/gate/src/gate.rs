@@ -10,7 +10,7 @@ use std::io::{self, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use luosim_abi::KResult;
+use luosim_abi::{Errno, KResult};
 use luosim_files::FileKind;
 use luosim_luo::FileId;
 use luosim_machine::Machine;
@@ -20,13 +20,14 @@ use rustix::fs::{AtFlags, OFlags, SeekFrom, Stat, StatxFlags, fcntl_getfl, fstat
 
 use crate::deed::{Answer, Deed, Served};
 use crate::memory::{Holes, HostInode, Known, host_inode};
-use crate::mounts::Handles;
 use crate::paths;
 use crate::tag::{Tag, Tags};
 use crate::task::Task;
 
 /// Tasks kept open at most; the oldest knowledge is dropped with all the rest.
 const MAX_TASKS: usize = 512;
+/// Memory files that may be known without a look at which of them are gone.
+pub(crate) const PRUNE_AT: usize = 1024;
 /// Sessions asked after at each call, so that memory is given back even if nobody asks for them.
 const SWEEP: usize = 2;
 
@@ -88,9 +89,11 @@ pub(crate) enum Whose {
 }
 
 /// Memory files that the kernel knows.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct MemoryFiles {
     pub(crate) known: FxHashMap<HostInode, Known>,
+    /// So many are known when those that are gone are looked for.
+    pub(crate) prune_at: usize,
     /// Held by LUO for the next kernel: the program's description, for its position.
     pub(crate) held: BTreeMap<FileId, OwnedFd>,
     /// Given back by LUO: the description to give again.
@@ -136,7 +139,13 @@ impl Gate {
             machine,
             tags: Tags::new()?,
             sessions: BTreeMap::new(),
-            files: MemoryFiles::default(),
+            files: MemoryFiles {
+                known: FxHashMap::default(),
+                prune_at: PRUNE_AT,
+                held: BTreeMap::new(),
+                given: BTreeMap::new(),
+                restored: FxHashSet::default(),
+            },
             node: None,
             holes,
             privileged,
@@ -152,13 +161,13 @@ impl Gate {
         })
     }
 
-    /// A generation has started: its device node and its files.
-    pub(crate) fn begin(&mut self, handles: &mut Handles) -> io::Result<()> {
-        self.node = match handles.device.take() {
+    /// A generation starts: its device node, if its kernel has one, and the file that says whether an image is loaded.
+    pub(crate) fn begin(&mut self, device: Option<OwnedFd>, kexec_loaded: Option<OwnedFd>) -> io::Result<()> {
+        self.node = match device {
             Some(fd) => Some(Node::new(File::from(fd), !self.privileged)?),
             None => None,
         };
-        self.kexec_loaded = handles.kexec_loaded.take().map(File::from);
+        self.kexec_loaded = kexec_loaded.map(File::from);
         self.show_image();
         Ok(())
     }
@@ -209,22 +218,37 @@ impl Gate {
         Ok(task)
     }
 
-    /// What the descriptor is to us, and a copy of it.
-    pub(crate) fn whose(&mut self, task: &Task, fd: i32) -> (Whose, Option<OwnedFd>) {
-        let Ok(copy) = task.descriptor(fd) else { return (Whose::Native, None) };
-        if fcntl_getfl(&copy).is_ok_and(|flags| flags.contains(OFlags::PATH)) {
-            return (Whose::Native, Some(copy));
+    /// The thread with this number, and a copy of its descriptor: asking for that tells whether it is gone.
+    pub(crate) fn task_with(&mut self, tid: i32, fd: i32) -> io::Result<(Rc<Task>, Option<OwnedFd>)> {
+        if let Some(task) = self.tasks.get(&tid) {
+            match task.descriptor(fd) {
+                Err(refusal) if refusal.errno == Errno::ESRCH => {}
+                copy => return Ok((task.clone(), copy.ok())),
+            }
         }
-        let Ok(stat) = fstat(&copy) else { return (Whose::Native, Some(copy)) };
-        let whose = self.recognise(task, fd, copy.as_fd(), &stat);
-        (whose, Some(copy))
+        let task = self.know(tid)?;
+        let copy = task.descriptor(fd).ok();
+        Ok((task, copy))
     }
 
-    pub(crate) fn recognise(&mut self, task: &Task, fd: i32, copy: BorrowedFd<'_>, stat: &Stat) -> Whose {
-        if self.tags.may_be_session(stat) {
+    /// What the descriptor is to us, and a copy of it.
+    pub(crate) fn whose(&mut self, task: &Task, fd: i32) -> (Whose, Option<OwnedFd>) {
+        let copy = task.descriptor(fd).ok();
+        let whose = copy.as_ref().map_or(Whose::Native, |copy| self.recognise(task, fd, copy.as_fd()));
+        (whose, copy)
+    }
+
+    /// What the descriptor, of which `copy` is one, is to us.
+    pub(crate) fn recognise(&mut self, task: &Task, fd: i32, copy: BorrowedFd<'_>) -> Whose {
+        let Ok(stat) = fstat(copy) else { return Whose::Native };
+        if self.tags.may_be_session(&stat) {
             return self.recognise_session(task.tid, fd, copy);
         }
-        if self.is_node(copy, stat) { self.recognise_device(task, copy) } else { Whose::Native }
+        let is_place = || fcntl_getfl(copy).is_ok_and(|flags| flags.contains(OFlags::PATH));
+        if !self.is_node(copy, &stat) || is_place() {
+            return Whose::Native;
+        }
+        self.recognise_device(task, copy)
     }
 
     fn is_node(&self, fd: BorrowedFd<'_>, stat: &Stat) -> bool {
@@ -265,7 +289,7 @@ impl Gate {
             }
             Err(error) => {
                 self.machine.close_outside(user, file);
-                Err(luosim_abi::Errno::EIO.because(format!("the host cannot mark the descriptor: {error}")))
+                Err(Errno::EIO.because(format!("the host cannot mark the descriptor: {error}")))
             }
         }
     }
@@ -329,8 +353,8 @@ impl Gate {
         tags.into_iter().filter(|tag| self.settle_session(*tag)).count() > 0
     }
 
-    /// Asks after a few sessions, in turn.
-    pub(crate) fn sweep(&mut self) {
+    /// Asks after a few sessions, in turn; `known` was just asked.
+    pub(crate) fn sweep(&mut self, known: Option<Tag>) {
         for _ in 0..SWEEP {
             let next = self.sessions.range(self.next_sweep..).next().map(|(tag, _)| *tag);
             let Some(tag) = next else {
@@ -338,7 +362,9 @@ impl Gate {
                 return;
             };
             self.next_sweep = Tag(tag.0 + 1);
-            self.settle_session(tag);
+            if known != Some(tag) {
+                self.settle_session(tag);
+            }
         }
     }
 

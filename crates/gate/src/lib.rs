@@ -13,11 +13,13 @@
 
 mod bpf;
 mod calls;
+mod children;
 pub mod control;
 pub mod deed;
 pub mod doctor;
 mod gate;
 mod guest;
+mod launcher;
 mod memory;
 mod mounts;
 mod notify;

@@ -3,18 +3,24 @@
 //!
 //! The node of the device is a real character device, so that `stat`, `access`, `O_PATH` and links need no help. It
 //! is one whose driver answers reads, writes, seeks and maps as the real device does, where the host has such a one
-//! and lets us have it; `/dev/null` otherwise. Runs in the generation's first process, before the program.
+//! and lets us have it; `/dev/null` otherwise.
+//!
+//! What all generations see alike is prepared once; the rest by each generation's first process, so that what a
+//! program changes in `/dev` is gone with it. All of it is made before it is known what the generation's kernel is:
+//! the command line is written later, by the supervisor, and the device taken away where there is none.
 
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, symlink};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Gid, Mode, OFlags, Uid, mknodat};
+use rustix::fs::{CWD, Gid, Mode, OFlags, Uid, mkdirat, mknodat, openat, symlinkat};
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, mount, mount_bind, mount_bind_recursive, mount_change, mount_move,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount, mount_bind,
+    mount_bind_recursive, mount_change, move_mount, open_tree,
 };
 
 /// Path of the device.
@@ -22,31 +28,27 @@ pub(crate) const DEVICE: &str = "/dev/liveupdate";
 /// Where a folder that was extended still is as it was.
 const HIDDEN: &str = ".host";
 const CMDLINE: &str = "/proc/cmdline";
-const KEXEC_LOADED: &str = "/sys/kernel/kexec_loaded";
+const KEXEC_LOADED: (&str, &str) = ("/sys/kernel", "kexec_loaded");
 /// Drivers whose descriptors answer everything but ioctls as the real device does, best first.
 pub(crate) const QUIET: [&str; 6] =
     ["loop-control", "btrfs-control", "vsock", "userfaultfd", "kvm", "autofs"];
 
-/// What the mounts should show.
-#[derive(Clone, Debug)]
-pub(crate) struct View {
-    /// Whether there is a device node.
-    pub(crate) device: bool,
-    /// The kernel's command line, without a newline.
-    pub(crate) cmdline: String,
-    /// Folders that get a fresh tmpfs.
-    pub(crate) tmpfs: Vec<PathBuf>,
-    /// Whether device nodes can be made here, rather than borrowed.
-    pub(crate) privileged: bool,
-}
-
-/// Handles on what was mounted, for the supervisor.
-#[derive(Debug, Default)]
-pub(crate) struct Handles {
-    /// The device node, opened for reading and writing.
-    pub(crate) device: Option<OwnedFd>,
+/// What is the same in all generations.
+#[derive(Debug)]
+pub(crate) struct Common {
     /// The file that says whether an image is loaded.
     pub(crate) kexec_loaded: Option<OwnedFd>,
+    /// Entries of `/dev` that are mounts of their own.
+    pub(crate) below_dev: Vec<OsString>,
+}
+
+/// Handles on what a generation sees.
+#[derive(Debug)]
+pub(crate) struct View {
+    /// The file with the command line, still empty.
+    pub(crate) cmdline: OwnedFd,
+    /// The device node, opened for reading and writing.
+    pub(crate) device: OwnedFd,
 }
 
 /// An error with the step that failed.
@@ -55,52 +57,108 @@ fn during(what: &str) -> impl FnOnce(io::Error) -> io::Error {
     move |error| io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
-/// Makes the namespace show `view`.
+/// Makes what all generations see alike, in a mount namespace of ours.
+///
+/// # Errors
+/// The host does not let us keep mounts to ourselves.
+pub(crate) fn prepare() -> io::Result<Common> {
+    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
+    // What cannot be shown is left out.
+    let kexec_loaded = extend_folder(Path::new(KEXEC_LOADED.0), KEXEC_LOADED.1).ok();
+    Ok(Common { kexec_loaded, below_dev: mounts_in_dev().unwrap_or_default() })
+}
+
+/// Makes the namespace of a generation what it should be. `privileged`: device nodes can be made here, rather than
+/// borrowed.
 ///
 /// # Errors
 /// The step that failed, and why.
-pub(crate) fn set_up(view: &View) -> io::Result<Handles> {
+pub(crate) fn set_up(common: &Common, privileged: bool, tmpfs: &[PathBuf]) -> io::Result<View> {
     // Modes are meant as they are given; the program gets the caller's mask back.
     let mask = rustix::process::umask(Mode::empty());
-    let made = mount_all(view);
+    let made = mount_all(common, privileged, tmpfs);
     rustix::process::umask(mask);
     made
 }
 
-fn mount_all(view: &View) -> io::Result<Handles> {
-    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
-        .map_err(|error| during("keeping mounts to ourselves")(error.into()))?;
-    for folder in &view.tmpfs {
+fn mount_all(common: &Common, privileged: bool, tmpfs: &[PathBuf]) -> io::Result<View> {
+    for folder in tmpfs {
         mount("tmpfs", folder, "tmpfs", MountFlags::NODEV | MountFlags::NOSUID, Some(c"mode=1777"))
             .map_err(|error| during(&format!("a fresh tmpfs on {}", folder.display()))(error.into()))?;
     }
-    populate_dev(view.privileged).map_err(during("a /dev of its own"))?;
-    let device = if view.device { Some(device_node(view.privileged)?) } else { None };
+    let old = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open("/dev");
+    let old = old.map_err(during("/dev"))?;
+    mount("tmpfs", "/dev", "tmpfs", MountFlags::NOSUID, Some(c"mode=755"))
+        .map_err(|error| during("a /dev of its own")(error.into()))?;
     // Without the right to mount a new one the old /proc shows the host's numbers.
     let flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
     let _ = mount("proc", "/proc", "proc", flags, None::<&std::ffi::CStr>);
-    overlay_file(Path::new(CMDLINE), &format!("{}\n", view.cmdline)).map_err(during(CMDLINE))?;
-    let kexec_loaded = kexec_loaded_file().ok();
-    Ok(Handles { device, kexec_loaded })
+    let cmdline = cover_file(Path::new(CMDLINE)).map_err(during(CMDLINE))?;
+    let hidden = if privileged { layer_dev(&old, &common.below_dev).ok() } else { None };
+    if hidden.is_none() {
+        populate_dev(&old, privileged).map_err(during("a /dev of its own"))?;
+    }
+    let place = if privileged { Place::Made(hidden.as_ref()) } else { Place::Borrowed };
+    Ok(View { cmdline, device: device_node(place)? })
 }
 
-/// A tmpfs on `/dev` with the same entries.
-fn populate_dev(privileged: bool) -> io::Result<()> {
-    let old = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open("/dev")?;
-    let entries = entries(Path::new("/dev"))?;
-    mount("tmpfs", "/dev", "tmpfs", MountFlags::NOSUID, Some(c"mode=755"))?;
-    for (name, meta) in entries {
-        let from = Path::new("/proc/self/fd").join(old.as_raw_fd().to_string()).join(&name);
+/// Leaves no device where [`DEVICE`] was.
+///
+/// # Errors
+/// What the host says.
+pub(crate) fn take_device_away() -> io::Result<()> {
+    // Borrowed devices are mounts.
+    let _ = rustix::mount::unmount(DEVICE, rustix::mount::UnmountFlags::DETACH);
+    fs::remove_file(DEVICE)
+}
+
+/// Entries of `/dev` that are mounts, or have mounts in them.
+fn mounts_in_dev() -> io::Result<Vec<OsString>> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4)?.strip_prefix("/dev/"));
+    let mut names: Vec<OsString> =
+        points.filter_map(|point| point.split('/').next().map(OsString::from)).collect();
+    names.sort();
+    names.dedup();
+    Ok(names)
+}
+
+/// The host's `/dev` with a layer of our own above it, on the tmpfs that is there now: a copy of each entry takes ten
+/// times as long. Not without privilege, where devices in such a layer cannot be opened. Gives the tmpfs, which is
+/// hidden now.
+fn layer_dev(old: &File, below: &[OsString]) -> io::Result<File> {
+    let hidden = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open("/dev")?;
+    let host = format!("/proc/self/fd/{}", old.as_raw_fd());
+    for folder in ["/dev/upper", "/dev/work"] {
+        fs::DirBuilder::new().mode(0o755).create(folder)?;
+    }
+    let data = format!(
+        "index=off,xino=off,redirect_dir=off,metacopy=off,lowerdir={host},upperdir=/dev/upper,workdir=/dev/work"
+    );
+    let data = std::ffi::CString::new(data)?;
+    let made = mount("overlay", "/dev", "overlay", MountFlags::NOSUID, Some(data.as_c_str()));
+    if let Err(error) = made {
+        fs::remove_dir("/dev/upper")?;
+        fs::remove_dir_all("/dev/work")?;
+        return Err(error.into());
+    }
+    for name in below {
+        // As when it is copied.
+        let _ = mount_bind_recursive(Path::new(&host).join(name), Path::new("/dev").join(name));
+    }
+    Ok(hidden)
+}
+
+/// Copies the host's entries of `/dev` to the tmpfs that is there now.
+fn populate_dev(old: &File, privileged: bool) -> io::Result<()> {
+    let host = Path::new("/proc/self/fd").join(old.as_raw_fd().to_string());
+    for entry in fs::read_dir(&host)?.filter_map(Result::ok) {
+        let Ok(meta) = entry.metadata() else { continue };
+        let name = entry.file_name();
         // What cannot be shown is left out: a program that needs it says so itself.
-        let _ = show(&from, &meta, &Path::new("/dev").join(&name), privileged);
+        let _ = show(&host.join(&name), &meta, &Path::new("/dev").join(&name), privileged);
     }
     Ok(())
-}
-
-/// What is in a folder.
-fn entries(folder: &Path) -> io::Result<Vec<(OsString, Metadata)>> {
-    let entries = fs::read_dir(folder)?.filter_map(Result::ok);
-    Ok(entries.filter_map(|entry| Some((entry.file_name(), entry.metadata().ok()?))).collect())
 }
 
 /// Makes `to` show what is at `from`.
@@ -145,17 +203,27 @@ pub(crate) fn misc_minor(name: &str) -> Option<u32> {
     })
 }
 
+/// Where the node comes from.
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    /// It is made here: in this tmpfs, if it is not the one at `/dev`.
+    Made(Option<&'a File>),
+    Borrowed,
+}
+
 /// Puts a node at [`DEVICE`] and opens it.
-fn device_node(privileged: bool) -> io::Result<OwnedFd> {
+fn device_node(place: Place<'_>) -> io::Result<OwnedFd> {
     let mut last = io::Error::from_raw_os_error(libc::ENODEV);
     for name in QUIET.into_iter().chain(["null"]) {
-        let made = if privileged { make_device(name) } else { borrow_device(name) };
+        let made = match place {
+            Place::Made(hidden) => make_device(name, hidden),
+            Place::Borrowed => borrow_device(name),
+        };
         match made.and_then(|()| open_node()) {
             Ok(node) => return Ok(node),
             Err(error) => last = error,
         }
-        let _ = rustix::mount::unmount(DEVICE, rustix::mount::UnmountFlags::DETACH);
-        let _ = fs::remove_file(DEVICE);
+        let _ = take_device_away();
     }
     Err(during("no character device can stand for /dev/liveupdate")(last))
 }
@@ -164,7 +232,9 @@ fn open_node() -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-fn make_device(name: &str) -> io::Result<()> {
+/// The file system of the node is a tmpfs, as a real one's is: where `/dev` has a layer it is made in the hidden
+/// tmpfs, and shown.
+fn make_device(name: &str, hidden: Option<&File>) -> io::Result<()> {
     let rdev = match name {
         "null" => rustix::fs::makedev(1, 3),
         name => {
@@ -172,8 +242,19 @@ fn make_device(name: &str) -> io::Result<()> {
             rustix::fs::makedev(10, minor)
         }
     };
-    make_node(Path::new(DEVICE), rustix::fs::FileType::CharacterDevice, 0o600, rdev)?;
-    Ok(rustix::fs::chown(DEVICE, Some(Uid::ROOT), Some(Gid::ROOT))?)
+    let node = match hidden {
+        Some(folder) => PathBuf::from(format!("/proc/self/fd/{}/liveupdate", folder.as_raw_fd())),
+        None => PathBuf::from(DEVICE),
+    };
+    // One that could not be opened.
+    let _ = fs::remove_file(&node);
+    make_node(&node, rustix::fs::FileType::CharacterDevice, 0o600, rdev)?;
+    rustix::fs::chown(&node, Some(Uid::ROOT), Some(Gid::ROOT))?;
+    if hidden.is_some() {
+        File::create(DEVICE)?;
+        mount_bind(&node, DEVICE)?;
+    }
+    Ok(())
 }
 
 /// Unprivileged: shows a device of the host that we may open.
@@ -186,40 +267,49 @@ fn borrow_device(name: &str) -> io::Result<()> {
     Ok(mount_bind(&from, DEVICE)?)
 }
 
-/// Shows a file of ours with this text at `path`; gives the file.
-fn overlay_file(path: &Path, text: &str) -> io::Result<File> {
+/// Shows a new, empty file of ours at `path`; gives the file.
+fn cover_file(path: &Path) -> io::Result<OwnedFd> {
     let hidden = Path::new("/dev/.luosim");
     let mut options = OpenOptions::new();
     let file = options.read(true).write(true).create_new(true).mode(0o444).open(hidden)?;
-    io::Write::write_all(&mut &file, text.as_bytes())?;
     let bound = mount_bind(hidden, path);
     fs::remove_file(hidden)?;
     bound?;
+    Ok(file.into())
+}
+
+/// Shows `folder` with one more file in it, which is given. What was there is linked to: a mount for each would cost
+/// more than all the rest.
+fn extend_folder(folder: &Path, extra: &str) -> io::Result<OwnedFd> {
+    let before = open_tree(
+        CWD,
+        folder,
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE,
+    )?;
+    let system = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(system.as_fd(), "mode", "755")?;
+    fsconfig_create(system.as_fd())?;
+    let above = fsmount(system.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NOSUID)?;
+    mkdirat(&above, HIDDEN, Mode::from_raw_mode(0o755))?;
+    for entry in fs::read_dir(folder)?.filter_map(Result::ok).filter(|entry| entry.file_name() != extra) {
+        symlinkat(Path::new(HIDDEN).join(entry.file_name()), &above, entry.file_name())?;
+    }
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = openat(&above, extra, flags, Mode::from_raw_mode(0o444))?;
+    rustix::io::write(&file, b"0\n")?;
+    let whole = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(above.as_fd(), "", CWD, folder, whole)?;
+    move_mount(before.as_fd(), "", CWD, folder.join(HIDDEN), whole)?;
     Ok(file)
 }
 
-fn kexec_loaded_file() -> io::Result<OwnedFd> {
-    let path = Path::new(KEXEC_LOADED);
-    if !path.exists() {
-        extend_folder(path.parent().expect("it lies in a folder"), "kexec_loaded")?;
-    }
-    Ok(overlay_file(path, "0\n")?.into())
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Shows `folder` with one more, empty file in it. What was there is linked to: a mount for each would cost more than
-/// all the rest.
-fn extend_folder(folder: &Path, extra: &str) -> io::Result<()> {
-    let entries = entries(folder)?;
-    let aside = Path::new("/dev").join(HIDDEN);
-    fs::create_dir(&aside)?;
-    mount_bind_recursive(folder, &aside)?;
-    mount("tmpfs", folder, "tmpfs", MountFlags::NOSUID, Some(c"mode=755"))?;
-    let hidden = folder.join(HIDDEN);
-    fs::create_dir(&hidden)?;
-    mount_move(&aside, &hidden)?;
-    fs::remove_dir(&aside)?;
-    for (name, _) in entries {
-        symlink(Path::new(HIDDEN).join(&name), folder.join(&name))?;
+    #[test]
+    fn mounts_in_dev_are_found() {
+        let names = mounts_in_dev().expect("every Linux has it");
+        assert!(names.iter().all(|name| Path::new("/dev").join(name).exists()), "{names:?}");
     }
-    File::create(folder.join(extra)).map(drop)
 }

@@ -9,7 +9,7 @@ use std::io;
 use std::path::PathBuf;
 
 use luosim_abi::release::ReleaseId;
-use luosim_machine::{BootOptions, BootReport, Machine, Outcome};
+use luosim_machine::{BootOptions, BootReport, Kernel, Machine, Outcome};
 use luosim_physmem::{MemError, PhysMem};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -18,12 +18,12 @@ use crate::bpf::Served as Group;
 use crate::control::{self, Asked, Request, Response, SessionStatus, Status};
 use crate::deed::Served;
 use crate::gate::Gate;
+use crate::launcher::{Launcher, Plan};
 use crate::memory::Holes;
-use crate::mounts::View;
 use crate::notify::State;
 use crate::serve::Down;
 use crate::serve::image::{Loader, Look};
-use crate::tree::{LaunchError, Report, Spec, Tree};
+use crate::tree::{Handles, LaunchError, Order, Report, Tree};
 
 /// Notifications served before the loop looks at anything else.
 const BURST: usize = 64;
@@ -133,6 +133,8 @@ enum Over {
 
 struct Supervisor<'a> {
     gate: Gate,
+    plan: Plan,
+    launcher: Launcher,
     options: Options,
     watch: &'a mut dyn Watch,
     requests: mpsc::Receiver<Asked>,
@@ -148,12 +150,21 @@ struct Supervisor<'a> {
 /// # Errors
 /// [`Error`].
 pub fn run(options: Options, watch: &mut dyn Watch, look: Look) -> Result<Finished, Error> {
+    // First of all: what is forked is to be small, and to have nothing open that a program should not have.
+    let plan = Plan {
+        commands: options.commands.clone(),
+        served: options.served,
+        tmpfs: options.tmpfs.clone(),
+        privileged: rustix::process::geteuid().is_root(),
+        single: options.generations == Some(1),
+    };
+    let launcher = Launcher::start(&plan)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(host("the event loop"))?;
     runtime.block_on(async {
         let folder = control::make_folder().map_err(host("the folder of the run"))?;
         let requests = control::listen(&folder).map_err(host("the control socket"))?;
-        let mut supervisor = Supervisor::new(options, watch, look, requests)?;
+        let mut supervisor = Supervisor::new(options, (plan, launcher), watch, look, requests)?;
         let end = supervisor.run().await?;
         // The client whose request ended the run still gets its answer, from a task that has it by now.
         tokio::task::yield_now().await;
@@ -164,6 +175,7 @@ pub fn run(options: Options, watch: &mut dyn Watch, look: Look) -> Result<Finish
 impl<'a> Supervisor<'a> {
     fn new(
         options: Options,
+        (plan, launcher): (Plan, Launcher),
         watch: &'a mut dyn Watch,
         look: Look,
         requests: mpsc::Receiver<Asked>,
@@ -178,7 +190,18 @@ impl<'a> Supervisor<'a> {
         let on = |kind| signal(kind).map_err(host("signals"));
         let (interrupt, terminate) = (on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
         let hangup = on(SignalKind::hangup())?;
-        Ok(Self { gate, options, watch, requests, interrupt, terminate, hangup, interrupted: 0 })
+        Ok(Self {
+            gate,
+            plan,
+            launcher,
+            options,
+            watch,
+            requests,
+            interrupt,
+            terminate,
+            hangup,
+            interrupted: 0,
+        })
     }
 
     async fn run(&mut self) -> Result<End, Error> {
@@ -194,7 +217,7 @@ impl<'a> Supervisor<'a> {
                 Over::Lost => self.cold_boot(),
                 Over::Off => return Ok(End::Off),
                 Over::NotExecuted(errno) => {
-                    let program = self.command(number).first().map(|p| p.to_string_lossy().into_owned());
+                    let program = self.plan.command(number).first().map(|p| p.to_string_lossy().into_owned());
                     return Ok(End::NotExecuted(program.unwrap_or_default(), errno));
                 }
                 Over::Refused(reason) => return Ok(End::Refused(reason)),
@@ -223,33 +246,19 @@ impl<'a> Supervisor<'a> {
         self.gate.machine.cold_reset(release, &options)
     }
 
-    fn command(&self, number: u32) -> &[OsString] {
-        let index = usize::try_from(number - 1).unwrap_or(usize::MAX);
-        &self.options.commands[index.min(self.options.commands.len() - 1)]
-    }
-
-    fn spec(&self, number: u32) -> Spec {
-        let kernel = self.gate.machine.kernel().expect("a generation runs on a kernel");
-        Spec {
-            command: self.command(number).to_vec(),
-            environment: vec![
-                (String::from("LUOSIM_GENERATION"), number.to_string()),
-                (String::from("LUOSIM_RELEASE"), kernel.release().name.to_owned()),
-            ],
-            served: self.options.served,
-            view: View {
-                device: kernel.luo().enabled(),
-                cmdline: kernel.cmdline().to_owned(),
-                tmpfs: self.options.tmpfs.clone(),
-                privileged: self.gate.privileged,
-            },
-        }
+    fn kernel(&self) -> &Kernel {
+        self.gate.machine.kernel().expect("a generation runs on a kernel")
     }
 
     /// Runs one generation to its end; nothing of it is left afterwards.
     async fn generation(&mut self, number: u32) -> Result<Over, Error> {
-        let mut tree = Tree::launch(&self.spec(number))?;
-        self.gate.begin(&mut tree.handles).map_err(host("the device node"))?;
+        let mut tree = self.launcher.next(self.options.generations == Some(number))?;
+        let device = self.kernel().luo().enabled();
+        let Handles { device: node, kexec_loaded, .. } = &mut tree.handles;
+        let (node, kexec_loaded) = (node.take().filter(|_| device), kexec_loaded.take());
+        self.gate.begin(node, kexec_loaded).map_err(host("the device node"))?;
+        let kernel = self.kernel();
+        tree.go(&Order { release: kernel.release().name, device, cmdline: kernel.cmdline() })?;
         let over = self.serve(&mut tree, number).await;
         tree.kill();
         self.gate.forget_generation();
@@ -379,7 +388,7 @@ impl<'a> Supervisor<'a> {
 
     fn status(&mut self) -> Response {
         self.gate.settle_all();
-        let kernel = self.gate.machine.kernel().expect("a generation runs on a kernel");
+        let kernel = self.kernel();
         Response::Status(Status {
             generation: self.gate.machine.generation(),
             release: kernel.release().point.to_owned(),
@@ -393,7 +402,7 @@ impl<'a> Supervisor<'a> {
 
     fn sessions(&mut self) -> Response {
         self.gate.settle_all();
-        let luo = self.gate.machine.kernel().expect("a generation runs on a kernel").luo();
+        let luo = self.kernel().luo();
         let outgoing = luo.outgoing().map(|listed| (false, listed));
         let all = outgoing.chain(luo.incoming().map(|listed| (true, listed)));
         let status = |(incoming, (name, tokens)): (bool, (luosim_luo::SessionName, Vec<u64>))| {
@@ -404,7 +413,7 @@ impl<'a> Supervisor<'a> {
     }
 
     fn log(&self) -> Response {
-        let kernel = self.gate.machine.kernel().expect("a generation runs on a kernel");
+        let kernel = self.kernel();
         Response::Log(kernel.log().lines.iter().map(|line| line.text.clone()).collect())
     }
 

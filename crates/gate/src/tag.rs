@@ -60,11 +60,17 @@ fn mark(fd: BorrowedFd<'_>, at: i64) -> io::Result<()> {
 }
 
 /// Whether another description than `fd`'s has the byte locked.
-fn locked_by_another(fd: BorrowedFd<'_>, at: i64) -> bool {
+///
+/// # Errors
+/// The descriptor has no locks: it was opened with `O_PATH`.
+fn locked_by_another(fd: BorrowedFd<'_>, at: i64) -> io::Result<bool> {
     let mut asked = lock(libc::F_WRLCK, at, 1);
     // SAFETY: the command reads and writes a live `flock`.
     let result = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_GETLK, &raw mut asked) };
-    result == 0 && i32::from(asked.l_type) != libc::F_UNLCK
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(i32::from(asked.l_type) != libc::F_UNLCK)
 }
 
 impl Tags {
@@ -110,12 +116,12 @@ impl Tags {
 
     /// Whether a session's description still exists.
     pub(crate) fn is_alive(&self, tag: Tag) -> bool {
-        locked_by_another(self.probe.as_fd(), self.at(tag))
+        locked_by_another(self.probe.as_fd(), self.at(tag)).unwrap_or(false)
     }
 
     /// Whether a description of the device still exists; `node` is a description of our own.
     pub(crate) fn is_device_alive(&self, node: &File, tag: Tag) -> bool {
-        locked_by_another(node.as_fd(), self.at(tag))
+        locked_by_another(node.as_fd(), self.at(tag)).unwrap_or(false)
     }
 
     /// Whether the file is an anonymous one, as sessions are.
@@ -128,9 +134,9 @@ impl Tags {
         self.is_alive(tag) && !self.is_locked_elsewhere(fd, tag)
     }
 
-    /// Whether another description than `fd`'s has this tag.
+    /// Whether another description than `fd`'s has this tag, or `fd` cannot have any.
     pub(crate) fn is_locked_elsewhere(&self, fd: BorrowedFd<'_>, tag: Tag) -> bool {
-        locked_by_another(fd, self.at(tag))
+        locked_by_another(fd, self.at(tag)).unwrap_or(true)
     }
 
     /// The tag of a description, from the locks that the host lists for it.

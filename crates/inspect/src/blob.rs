@@ -28,8 +28,8 @@ pub(crate) fn read(bytes: &[u8], mut findings: Findings) -> Report {
     Report { blob, findings: kept, findings_left_out: left_out, ..Report::default() }
 }
 
-fn value(path: &str, value: impl ToString) -> BlobValue {
-    BlobValue { path: path.to_owned(), value: value.to_string() }
+fn value(path: &str, value: impl std::fmt::Display) -> BlobValue {
+    BlobValue { path: path.to_owned(), value: format!("{value}") }
 }
 
 fn luo_ser(bytes: &[u8], findings: &mut Findings) -> Option<Blob> {

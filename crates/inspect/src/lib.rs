@@ -25,7 +25,7 @@ mod walk;
 
 use std::collections::BTreeMap;
 
-use luosim_physmem::{PhysAddr, ReadPhys};
+use luosim_physmem::{MemError, PAGE_SIZE, Pfn, PhysAddr, PhysMem, ReadPhys};
 
 pub use crate::claims::{Owned, Owner};
 pub use crate::findings::{Finding, Severity};
@@ -63,6 +63,29 @@ impl Inspection {
     #[must_use]
     pub fn memory_size(&self) -> u64 {
         self.memory.as_ref().map_or(0, ReadPhys::size)
+    }
+
+    /// A memory of the same size with every page that has an owner and the scratch array: all that a kernel needs to
+    /// boot on this handover.
+    ///
+    /// # Errors
+    /// [`MemError`]: no room on the host, or no memory was inspected.
+    pub fn copy_owned(&self) -> Result<PhysMem, MemError> {
+        let mut copy = PhysMem::anonymous(self.memory_size().next_multiple_of(PAGE_SIZE))?;
+        let Some(memory) = &self.memory else { return Ok(copy) };
+        let array = self.report.scratch.iter().map(|scratch| (scratch.at.0.pfn(), 1));
+        let owned = self.owned.iter().map(|run| (run.pfn, run.pages));
+        let mut page = [0; 4096];
+        for (first, pages) in array.chain(owned) {
+            for pfn in first.raw()..first.raw().saturating_add(pages) {
+                let at = Pfn::new(pfn).addr();
+                // What the source lacks reads as zeros.
+                if memory.read_bytes(at, &mut page).is_ok() && page.iter().any(|byte| *byte != 0) {
+                    copy.write(at, &page).expect("it lies in the source, which is as large");
+                }
+            }
+        }
+        Ok(copy)
     }
 
     /// Writes the contents of a memory file into `to`, an empty file; pages of zeros become holes. `false` if the

@@ -64,7 +64,7 @@ pub(crate) fn scan(mem: &Memory) -> Found {
     let passed: Vec<Passed> = nodes.into_iter().filter_map(|kind| node(mem, kind)).take(MOST).collect();
     let mut candidates: Vec<Judged> =
         trees.into_iter().filter_map(|at| judge(mem, at, &passed)).take(MOST).collect();
-    candidates.sort_by(|one, other| other.rank.cmp(&one.rank));
+    candidates.sort_by_key(|judged| std::cmp::Reverse(judged.rank));
     Found { candidates: candidates.into_iter().map(|judged| judged.candidate).collect(), passed }
 }
 

@@ -15,7 +15,7 @@ use luosim_physmem::{Order, Pfn, PhysAddr, ReadPhys};
 use rustc_hash::FxHashSet;
 use zerocopy::IntoBytes;
 
-use crate::tracker::bit_runs;
+use crate::tracker::{bit_runs, nonzero_words};
 
 /// How a tracker lists blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,8 +154,7 @@ impl<M: ReadPhys, S: MapSink> Walk<'_, M, S> {
         if level == 0 {
             return self.leaf(at, key);
         }
-        let words = (0u64..).zip(self.buffer.iter().copied());
-        let children: Vec<(u64, u64)> = words.filter(|(_, child)| *child != 0).collect();
+        let children: Vec<(u64, u64)> = nonzero_words(&self.buffer).collect();
         for (index, child) in children {
             self.node(PhysAddr::new(child), level - 1, key | (index << (15 + 9 * (level - 1))));
         }

@@ -1,10 +1,12 @@
 //! Which session holds a file now: what makes a second PRESERVE_FD of the same file EBUSY (7.1 and later), also across
 //! sessions and for files that were retrieved and not yet finished.
 //!
-//! One table per handler, since an identity means something to its handler only. An entry is 16 bytes: with half a
-//! million files the table's size is what it costs. Does not decide anything; see `ops`.
+//! One table per handler, since an identity means something to its handler only. Inode numbers mostly ascend, so a sorted
+//! table is filled at its end, where the last entries still are in the cache; a hashed one misses it at every file once
+//! there are half a million. Does not decide anything; see `ops`.
 
-use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use crate::file_set::HandlerIndex;
 use crate::host::{Identity, SessionKey};
@@ -28,11 +30,25 @@ impl Place {
 
 /// Every file that LUO holds, by handler and identity.
 #[derive(Debug, Default)]
-pub(crate) struct HeldFiles(Vec<FxHashMap<Identity, Place>>);
+pub(crate) struct HeldFiles(Vec<BTreeMap<Identity, Place>>);
 
 impl HeldFiles {
-    pub(crate) fn get(&self, handler: HandlerIndex, identity: Identity) -> Option<Place> {
-        self.0.get(handler.0)?.get(&identity).copied()
+    /// Notes that a file is held at `place`; if it is held already, changes nothing and gives where.
+    pub(crate) fn claim(&mut self, handler: HandlerIndex, identity: Identity, place: Place) -> Option<Place> {
+        match self.of(handler).entry(identity) {
+            Entry::Occupied(held) => Some(*held.get()),
+            Entry::Vacant(free) => {
+                free.insert(place);
+                None
+            }
+        }
+    }
+
+    fn of(&mut self, handler: HandlerIndex) -> &mut BTreeMap<Identity, Place> {
+        if self.0.len() <= handler.0 {
+            self.0.resize_with(handler.0 + 1, BTreeMap::new);
+        }
+        &mut self.0[handler.0]
     }
 
     /// The holder of a file of any handler.
@@ -41,10 +57,7 @@ impl HeldFiles {
     }
 
     pub(crate) fn insert(&mut self, handler: HandlerIndex, identity: Identity, place: Place) {
-        if self.0.len() <= handler.0 {
-            self.0.resize_with(handler.0 + 1, FxHashMap::default);
-        }
-        self.0[handler.0].insert(identity, place);
+        self.of(handler).insert(identity, place);
     }
 
     pub(crate) fn remove(&mut self, handler: HandlerIndex, identity: Identity) {

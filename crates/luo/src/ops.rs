@@ -179,7 +179,7 @@ impl<H: Host> Luo<H> {
         if self.quirks.has(Quirk::SameInodeTwice) {
             return Ok(());
         }
-        if let Some(holder) = self.held.get(index, identity) {
+        if let Some(holder) = self.held.claim(index, identity, place) {
             let what = handler.describe(host, file);
             let why = match self.session(holder.session).filter(|session| session.files.len() > holder.file())
             {
@@ -192,7 +192,6 @@ impl<H: Host> Luo<H> {
             };
             return Err(Errno::EBUSY.because(why));
         }
-        self.held.insert(index, identity, place);
         Ok(())
     }
 

@@ -32,6 +32,10 @@ pub struct HostMemory {
     pub backing: Backing,
 }
 
+/// Outside processes that a kernel knows by name. A program that forks all day must not fill the memory with those that
+/// are gone; one that is forgotten is met again at its next call.
+const KNOWN: usize = 4096;
+
 impl Kernel {
     /// The memory file, if it still exists and still is the one with this inode number.
     #[must_use]
@@ -64,12 +68,17 @@ impl Kernel {
 }
 
 impl Machine {
-    /// Makes a process of the host known by its number and name, so that reasons and the ledger can name it.
+    /// Makes a process of the host known by its number and name, so that reasons and the ledger can name it. With very
+    /// many of them the lowest number is forgotten.
     ///
     /// # Errors
     /// ESRCH if the machine is down.
     pub fn meet(&mut self, pid: Pid, name: &str, uid: u32) -> KResult<()> {
-        let process = self.running()?.processes.entry(pid).or_insert_with(|| Process::new(name));
+        let processes = &mut self.running()?.processes;
+        if processes.len() >= KNOWN && !processes.contains_key(&pid) {
+            processes.pop_first();
+        }
+        let process = processes.entry(pid).or_insert_with(|| Process::new(name));
         if process.name != name {
             name.clone_into(&mut process.name);
         }

@@ -313,3 +313,13 @@ fn the_refused_duplicate_panics_the_next_kernel_at_full_blocks_alone() {
         assert_eq!(outcome.word(), if count % 51 == 0 { "panic" } else { "handover" }, "{count}");
     }
 }
+
+#[test]
+fn outside_processes_that_are_gone_do_not_pile_up() {
+    let mut w = World::new(ReleaseId::V7_3);
+    for pid in 100..20_000 {
+        w.m.meet(Pid(pid), "child", 1000).expect("a kernel runs");
+    }
+    let known = w.m.kernel().expect("it runs").processes();
+    assert!(known.len() <= 4096 && known.contains_key(&Pid(19_999)), "{} are known", known.len());
+}

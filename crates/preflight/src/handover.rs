@@ -37,7 +37,7 @@ pub struct LuoStrings {
 /// A session.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Session {
-    /// Its name.
+    /// Its name, fit to be printed: who fills this in escapes odd bytes.
     pub name: String,
     /// Its files, in the order of the memory.
     pub files: Vec<File>,
@@ -183,7 +183,7 @@ fn session_fates(handover: &Handover, new: &Formats, verdict: &Verdict) -> Vec<S
         None
     } else {
         culprit.map(|(session, file)| {
-            let (name, token, handler) = (session.name.escape_default(), file.token, &file.handler);
+            let (name, token, handler) = (&session.name, file.token, &file.handler);
             format!("open fails with EIO: session \"{name}\", token {token:#x} has handler {handler}, which NEW has not")
         })
     };

@@ -80,6 +80,17 @@ impl Row {
     pub fn flips(&self) -> u64 {
         self.counts.iter().sum()
     }
+
+    /// Adds what another worker found in the same structure.
+    pub fn add(&mut self, other: Self) {
+        self.pages += other.pages;
+        for (sum, count) in self.counts.iter_mut().zip(other.counts) {
+            *sum += count;
+        }
+        self.silent.extend(other.silent);
+        self.silent.sort_by_key(|(addr, bit)| (addr.0, *bit));
+        self.silent.truncate(LISTED);
+    }
 }
 
 /// Silent flips that are listed for each structure.

@@ -180,9 +180,9 @@ impl Gate {
         }
     }
 
-    /// The jump, made by process `pid`.
-    pub(crate) fn kexec(&mut self, pid: Pid) -> KResult<BootReport> {
-        self.settle_all();
+    /// The jump, made by process `pid`, when every last close has just been noticed: asking takes long where there are
+    /// many sessions.
+    fn kexec(&mut self, pid: Pid) -> KResult<BootReport> {
         self.refresh_positions();
         let look = &mut self.loader.look;
         self.machine.kexec_with(pid, |memory, params| look(memory, params))

@@ -13,7 +13,7 @@ use rustix::fs::{OFlags, fcntl_getfl, fstat};
 
 use super::{Reply, host_refusal, low, signed};
 use crate::deed::{Answer, Deed, LONGEST, Subject};
-use crate::gate::{Gate, Session, Whose};
+use crate::gate::{Gate, PRUNE_AT, Session, Whose};
 use crate::guest::Guest;
 use crate::memory::{self, Known, host_inode};
 use crate::notify::{Listener, Notification};
@@ -57,9 +57,11 @@ struct Request<'a> {
 impl Gate {
     pub(super) fn ioctl(&mut self, listener: &Listener, n: &Notification, compat: bool) -> Reply {
         let (fd, code, arg) = (signed(n.data.args[0]), low(n.data.args[1]), n.data.args[2]);
-        let Ok(task) = self.task(i32::try_from(n.pid).unwrap_or(0)) else { return Reply::Gone };
         // Like a kernel, hold what the call is about until it is over, whoever closes it meanwhile.
-        let (whose, _held) = self.whose(&task, fd);
+        let Ok((task, held)) = self.task_with(i32::try_from(n.pid).unwrap_or(0), fd) else {
+            return Reply::Gone;
+        };
+        let whose = held.as_ref().map_or(Whose::Native, |held| self.recognise(&task, fd, held.as_fd()));
         let (session, file) = match whose {
             Whose::Native => return Reply::GoOn,
             Whose::Refused(refusal) => return refusal.into(),
@@ -90,7 +92,7 @@ impl Gate {
         if !listener.is_valid(n.id) {
             return Reply::Gone;
         }
-        self.sweep();
+        self.sweep(request.session);
         if let Some(session) = request.session.and_then(|tag| self.sessions.get_mut(&tag)) {
             session.user = request.user;
         }
@@ -225,8 +227,21 @@ impl Gate {
         let (file, inode) = self.machine.open_memory_outside(request.user, known, host)?;
         let kernel = self.machine.kernel().expect("it answered");
         let ino = kernel.core().open_files().inodes.get(inode).ino;
-        self.files.known.insert(host_inode(&stat), Known { inode, ino });
+        self.know_file(host_inode(&stat), Known { inode, ino });
         Ok((file, copy))
+    }
+
+    /// Remembers which of the kernel's files a host inode is. Now and then those that are gone are forgotten: most
+    /// are never asked for again.
+    fn know_file(&mut self, host: memory::HostInode, known: Known) {
+        let files = &mut self.files;
+        if files.known.len() >= files.prune_at
+            && let Some(kernel) = self.machine.kernel()
+        {
+            files.known.retain(|_, known| kernel.memory_file(known.inode, known.ino).is_some());
+            files.prune_at = PRUNE_AT.max(2 * files.known.len());
+        }
+        files.known.insert(host, known);
     }
 
     /// The kernel's file behind a host inode, if there is one now.
@@ -331,7 +346,7 @@ impl Gate {
             self.machine.rehost_outside(inode, backing);
         }
         let host = host_inode(&fstat(&description).map_err(|error| failed(error.into()))?);
-        self.files.known.insert(host, Known { inode, ino });
+        self.know_file(host, Known { inode, ino });
         self.files.restored.insert(host);
         let given = description.try_clone().map_err(failed)?;
         self.files.given.insert(file, given);

@@ -1,9 +1,13 @@
 /*
- * bench [pair|name|threads|preserve|sessions|nothing]: how long calls take, one figure a line: name, value, unit.
+ * bench WHAT [N]: how long things take, one figure a line: name, value, unit.
  *
  * pair: median of create and close. name: median of GET_NAME. threads: calls per second of four threads that create
- * and close. preserve: one populated memfd of 1 GiB. sessions [N]: makes N (default 2000) and leaves a custodian,
- * in the next stage ends. nothing: a session with one file and a custodian. The last two are for timing a kexec.
+ * and close. preserve: one populated memfd of 1 GiB. open: median of open and close of a file that is not ours, as
+ * compilers open (`native`) and with the device's flags (`notified`); needs no device. spawn: median of the time from
+ * vfork to main of this program; needs no device.
+ *
+ * jump [N]: with N sessions (default 0) and one file loads an image and calls reboot(KEXEC), in each generation; says
+ * when it did, and in the next one when main began. The last generation (LUOSIM_BENCH_LAST) only says the latter.
  */
 #include "luo.h"
 
@@ -110,9 +114,58 @@ static void preserve(void)
 	printf("preserve %.2f ms\n", (now() - begun) / 1e3);
 }
 
-static void sessions(int n)
+static void opens(void)
 {
-	int memory = luo_memfd("x", 4096);
+	static double native[ROUNDS], notified[ROUNDS];
+
+	for (int i = 0; i < ROUNDS; i++) {
+		double begun = now();
+
+		close(open("/proc/self/exe", O_RDONLY | O_CLOEXEC));
+		native[i] = now() - begun;
+		begun = now();
+		close(open("/proc/self/exe", O_RDONLY));
+		notified[i] = now() - begun;
+	}
+	report("native", native, ROUNDS);
+	report("notified", notified, ROUNDS);
+}
+
+#define SPAWNS 50
+
+static void spawn(char **argv)
+{
+	static double times[SPAWNS];
+
+	for (int i = 0; i < SPAWNS; i++) {
+		char *child[] = { argv[0], "at", NULL };
+		double begun, at = 0;
+		int pipes[2];
+		FILE *from;
+		pid_t pid;
+
+		must(pipe(pipes) == 0);
+		begun = now();
+		pid = vfork();
+		if (pid == 0) {
+			dup2(pipes[1], 1);
+			execv("/proc/self/exe", child);
+			_exit(127);
+		}
+		must(pid > 0);
+		close(pipes[1]);
+		from = fdopen(pipes[0], "r");
+		must(from && fscanf(from, "main %lf", &at) == 1);
+		fclose(from);
+		must(waitpid(pid, NULL, 0) == pid);
+		times[i] = at - begun;
+	}
+	report("spawn", times, SPAWNS);
+}
+
+static void jump(int n)
+{
+	int memory = luo_memfd("x", 4096), device = luo_open();
 
 	for (int i = 0; i < n; i++) {
 		char own[64];
@@ -125,18 +178,32 @@ static void sessions(int n)
 		if (i == 0)
 			must(luo_preserve(session, memory, 1) == 0);
 	}
-	luo_custodian();
+	must(luo_load_image("kho=on liveupdate=on") == 0);
+	printf("reboot %.1f\n", now());
+	luo_kexec();
+	fail("reboot(KEXEC) returned, errno %d", errno);
 }
 
 int main(int argc, char **argv)
 {
+	double begun = now();
 	const char *what = argc > 1 ? argv[1] : "pair";
-	const char *generation = getenv("LUOSIM_GENERATION");
+	const char *generation = getenv("LUOSIM_GENERATION"), *last = getenv("LUOSIM_BENCH_LAST");
+	int n = argc > 2 ? atoi(argv[2]) : 0;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	if (generation && atoi(generation) > 1)
+	if (!strcmp(what, "jump") || !strcmp(what, "at"))
+		printf("main %.1f\n", begun);
+	if (!strcmp(what, "at"))
 		return 0;
-	device = luo_open();
+	if (!strcmp(what, "spawn"))
+		spawn(argv);
+	else if (!strcmp(what, "open"))
+		opens();
+	else if (strcmp(what, "jump"))
+		device = luo_open();
+	else if (!generation || !last || strcmp(generation, last))
+		jump(n);
 	if (!strcmp(what, "pair"))
 		pair();
 	else if (!strcmp(what, "name"))
@@ -145,7 +212,5 @@ int main(int argc, char **argv)
 		threads();
 	else if (!strcmp(what, "preserve"))
 		preserve();
-	else
-		sessions(strcmp(what, "sessions") ? 1 : argc > 2 ? atoi(argv[2]) : 2000);
 	return 0;
 }

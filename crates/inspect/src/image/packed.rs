@@ -1,10 +1,16 @@
 //! Unpacking zstd images, which are mostly zeros.
 //!
-//! `ruzstd` does the work; we walk the blocks of a frame for it. A block that repeats one zero is left out when
-//! the last window of the output is zeros already: the decoder would be in the same state after it. That halves
-//! the time for a recorded image. Checksums of frames are not compared, by `ruzstd` neither.
+//! `ruzstd` does the work; we walk the blocks of a frame for it, in a hurry:
+//!
+//! - A block that repeats one zero is left out when the last window of the output is zeros already: the decoder
+//!   would be in the same state after it.
+//! - The decoder is told a window that is a block smaller than a power of two, because its buffer has a power of
+//!   two and faults of fresh pages are half of the time. Should a block reach back further, the decoder says so
+//!   (it has no older bytes that it could take instead), and all is unpacked again with the true window.
+//!
+//! Checksums of frames are not compared.
 
-use std::io::{BufReader, ErrorKind, Read, Write};
+use std::io::{BufReader, ErrorKind, Read, Seek, Write};
 
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
@@ -14,20 +20,33 @@ use super::pages::Pages;
 pub(crate) const MAGIC: [u8; 4] = 0xfd2f_b528_u32.to_le_bytes();
 /// Largest window that is unpacked: what `zstd --long` makes.
 const MAX_WINDOW: u64 = 128 << 20;
+/// Largest window for which room is made beforehand: what the decoder takes when it is used again.
+const MAX_RESERVED: u64 = 96 << 20;
+/// Most that a block unpacks to.
+const BLOCK: u64 = 128 << 10;
 /// Most that is kept in memory.
 const MAX_KEPT: usize = 4 << 30;
 /// Largest memory an image may have.
 pub(crate) const MAX_MEMORY: u64 = 16 << 40;
 
 /// Unpacks all frames of `from`.
-pub(crate) fn unpack(from: impl Read) -> Result<Pages, String> {
+pub(crate) fn unpack(mut from: impl Read + Seek) -> Result<Pages, String> {
+    if let Ok(pages) = frames(&mut from, true) {
+        return Ok(pages);
+    }
+    from.rewind().map_err(|error| error.to_string())?;
+    frames(from, false)
+}
+
+/// Unpacks all frames, with narrow windows if so wished.
+fn frames(from: impl Read, narrow: bool) -> Result<Pages, String> {
     let mut from = BufReader::with_capacity(1 << 18, from);
     let mut unpacker = Unpacker { pages: Pages::default(), at: 0 };
     let mut magic = [0; 4];
     while fill(&mut from, &mut magic)? {
         match u32::from_le_bytes(magic) {
             0x184d_2a50..=0x184d_2a5f => skip(&mut from)?,
-            _ if magic == MAGIC => unpacker.frame(&mut from)?,
+            _ if magic == MAGIC => unpacker.frame(&mut from, narrow)?,
             _ => return Err(String::from("behind a zstd frame there is something else")),
         }
     }
@@ -65,10 +84,10 @@ fn skip(from: &mut impl Read) -> Result<(), String> {
     }
 }
 
-/// The header of a frame, as far as the window is concerned.
+/// What the header of a frame says.
 struct Header {
-    bytes: Vec<u8>,
     window: u64,
+    checksum: bool,
 }
 
 /// Reads what follows the magic.
@@ -87,29 +106,37 @@ fn header(from: &mut impl Read) -> Result<Header, String> {
     let window = if single {
         let mut bytes = [0; 8];
         bytes[..size].copy_from_slice(&rest[dictionary..]);
-        u64::from_le_bytes(bytes) + if size == 2 { 256 } else { 0 }
+        u64::from_le_bytes(bytes).saturating_add(if size == 2 { 256 } else { 0 })
     } else {
         let base = 1u64 << (10 + (rest[0] >> 3));
         base + base / 8 * u64::from(rest[0] & 7)
     };
-    let bytes = [&MAGIC[..], &[descriptor], &rest].concat();
-    Ok(Header { bytes, window })
+    if window > MAX_WINDOW {
+        let mib = window >> 20;
+        return Err(format!(
+            "its window of {mib} MiB is too large; unpack it with `zstd -d --long=31` first"
+        ));
+    }
+    Ok(Header { window, checksum: descriptor & 4 != 0 })
 }
 
-/// Lets the decoder have its whole window at once: it would double it again and again, and faults of fresh pages
-/// are half of the time of a recorded image.
-fn prepare(decoder: &mut FrameDecoder, window: u64) {
-    // Two frames that have nothing but a window: of 1 KiB, and of a quarter more than the one that comes.
-    let frame = |exponent: u8, eighths: u8| [&MAGIC[..], &[0, exponent << 3 | eighths]].concat();
-    let exponent = window.max(1 << 10).ilog2().saturating_sub(10);
-    if let Ok(exponent @ ..16) = u8::try_from(exponent) {
-        let eighths = (window >> (exponent + 7)) & 7;
-        let (exponent, eighths) = if eighths > 5 { (exponent + 1, 0) } else { (exponent, eighths + 2) };
-        let eighths = u8::try_from(eighths).expect("below 8");
-        let small = decoder.init(frame(0, 0).as_slice());
-        // If it does not work it is slower, no more.
-        let _ = small.and_then(|()| decoder.reset(frame(exponent, eighths).as_slice()));
-    }
+/// A header that says this window, to the byte: as the size of a frame of one segment.
+fn told(window: u64, checksum: bool) -> Vec<u8> {
+    let window = u32::try_from(window).expect("windows are bounded");
+    [&MAGIC[..], &[0xa0 | u8::from(checksum) << 2], &window.to_le_bytes()].concat()
+}
+
+/// A decoder whose buffer has room for the window from the start: it would double it again and again.
+fn decoder(window: u64, checksum: bool) -> Result<FrameDecoder, String> {
+    let mut decoder = FrameDecoder::new();
+    let mut tell = |window| decoder.init(told(window, checksum).as_slice());
+    let room = window + BLOCK + 1;
+    let ready = if room > MAX_RESERVED {
+        tell(window)
+    } else {
+        tell(1024).and_then(|()| tell(room)).and_then(|()| tell(window))
+    };
+    ready.map(|()| decoder).map_err(|error| error.to_string())
 }
 
 struct Unpacker {
@@ -132,17 +159,12 @@ impl Write for Unpacker {
 }
 
 impl Unpacker {
-    fn frame(&mut self, from: &mut impl Read) -> Result<(), String> {
-        let Header { bytes, window } = header(from)?;
-        if window > MAX_WINDOW {
-            let mib = window >> 20;
-            return Err(format!(
-                "its window of {mib} MiB is too large; unpack it with `zstd -d --long=31` first"
-            ));
+    fn frame(&mut self, from: &mut impl Read, narrow: bool) -> Result<(), String> {
+        let Header { mut window, checksum } = header(from)?;
+        if narrow && window.is_power_of_two() && window >= 8 * BLOCK {
+            window -= BLOCK + 1;
         }
-        let mut decoder = FrameDecoder::new();
-        prepare(&mut decoder, window);
-        decoder.init(bytes.as_slice()).map_err(|error| error.to_string())?;
+        let mut decoder = decoder(window, checksum)?;
         let mut zeros = 0;
         while !decoder.is_finished() {
             let mut head = [0; 4];
@@ -177,5 +199,47 @@ impl Unpacker {
             return Err(String::from("it holds more than 4 GiB of data; unpack it with `zstd -d` first"));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use luosim_physmem::PhysAddr;
+
+    use super::*;
+
+    fn block(kind: u32, size: u32, last: bool, bytes: &[u8]) -> Vec<u8> {
+        let head = size << 3 | kind << 1 | u32::from(last);
+        [&head.to_le_bytes()[..3], bytes].concat()
+    }
+
+    /// A window of 1 MiB: a block of bytes, zeros, and a match that reaches back as far as it may.
+    fn far(zeros: usize) -> Vec<u8> {
+        let first: Vec<u8> = (0..128 << 10).map(|at: u32| at.to_le_bytes()[0] | 1).collect();
+        // No literals; one sequence, each code repeated: no literal, offset code 20 (2^20 - 3), match of 3.
+        let reach = [0, 1, 0x54, 0, 20, 0, 0, 0, 0x10];
+        let mut frame = [&MAGIC[..], &[0, 10 << 3]].concat();
+        frame.extend(block(0, 128 << 10, false, &first));
+        (0..zeros).for_each(|_| frame.extend(block(1, 128 << 10, false, &[0])));
+        frame.extend(block(2, 9, true, &reach));
+        frame
+    }
+
+    #[test]
+    fn a_match_that_reaches_far_back_needs_the_true_window() {
+        let frame = far(7);
+        frames(frame.as_slice(), true).expect_err("it reaches behind the narrow window");
+        let pages = unpack(Cursor::new(frame)).expect("a good frame");
+        let mut end = [0; 3];
+        pages.read(PhysAddr::new(1 << 20), &mut end).expect("the match");
+        assert_eq!((pages.size(), end), ((1 << 20) + 3, [3, 5, 5]));
+    }
+
+    #[test]
+    fn zeros_beyond_the_window_are_left_out_and_counted() {
+        let pages = unpack(Cursor::new(far(100))).expect("a good frame");
+        assert_eq!((pages.size(), pages.kept()), (101 * (128 << 10) + 3, 128 << 10));
     }
 }

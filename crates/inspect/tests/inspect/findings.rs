@@ -89,7 +89,7 @@ fn blocks_where_they_must_not_be() {
     });
     found(&world, scratch, "scratch[0]", "are preserved in scratch");
     let world = changed_of("6.19.6", |world, _| {
-        let bit = 0x7fff_000 / 4096 + 1 - 1;
+        let bit = 0x07ff_f000 / 4096;
         world.write(chunk + 16, &0x1000_0000_u64.to_le_bytes());
         world.write(bitmap(world) + bit / 8, &[1 << (bit % 8)]);
     });
@@ -291,4 +291,37 @@ fn metadata_that_readers_ignore() {
     found(&world, at, "kexec-metadata", "version 2 is not known");
     let world = changed(|world, _| world.write(at + 4, &[b'x'; 65]));
     found(&world, at, "kexec-metadata", "does not end with a NUL");
+}
+
+#[test]
+fn versions_from_between_releases() {
+    // kho-v2 had no blob sizes; that they are there does no harm.
+    let mut world = World::new("7.1.13");
+    let root = world.hints.root.expect("the manifest says it").raw();
+    let at = (root..root + 4096).find(|at| world.read(*at).to_le_bytes().starts_with(b"kho-v3")).expect("it");
+    world.write(at + 5, b"2");
+    let inspection = world.inspect();
+    assert_eq!(complaints(&inspection), Vec::<String>::new());
+    assert_eq!(luo(&inspection.report).sessions.len(), 3);
+    for version in ["luo-v2", "luo-v3", "luo-v4"] {
+        let at = luo(&World::new("7.3.4").inspect().report).at.0.raw();
+        let world = changed(|world, _| world.write(at, version.as_bytes()));
+        found(&world, at, "luo.compatible", &format!("'{version}' is not known: the kernel panics"));
+    }
+}
+
+#[test]
+fn a_luo_tree_without_its_nodes() {
+    let mut world = World::new("7.1.13");
+    let tree = luo(&world.inspect().report).at.0.raw();
+    let bytes: Vec<u8> = (tree..tree + 4096)
+        .map(|at| world.read(at & !7).to_le_bytes()[usize::try_from(at & 7).expect("below 8")])
+        .collect();
+    let at = bytes.windows(12).position(|bytes| bytes == b"luo-session\0").expect("the node") as u64;
+    world.write(tree + at, b"luo-sessiom\0");
+    found(&world, tree, "luo.luo-session", "there is no node 'luo-session': the kernel panics");
+    assert!(
+        world.inspect().report.map.expect("a map").unowned_blocks > 0,
+        "what hangs on it belongs to nobody"
+    );
 }

@@ -113,7 +113,7 @@ const WITH_OBJECTS: [ReleaseId; 3] = [ReleaseId::V7_0, ReleaseId::V7_1, ReleaseI
 
 #[test]
 fn the_next_kernel_retrieves_at_the_first_get_and_finishes_with_the_last_file() {
-    WITH_OBJECTS.map(retrieved_and_finished);
+    WITH_OBJECTS.into_iter().for_each(retrieved_and_finished);
 }
 
 fn retrieved_and_finished(release: ReleaseId) {
