@@ -8,6 +8,7 @@ pub mod action;
 pub mod campaign;
 pub mod draw;
 pub mod finding;
+pub mod fuzz;
 pub mod invariant;
 pub mod options;
 pub mod reference;

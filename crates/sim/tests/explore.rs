@@ -82,3 +82,43 @@ fn the_whole_zoo_is_found() {
         .collect();
     assert_eq!(missed, ["crash-image-takes-kho", "flb-error-forgotten"]);
 }
+
+#[test]
+fn the_book_has_every_promise_and_every_fault() {
+    use luosim_sim::explore::invariant::Invariant;
+    use luosim_sim::explore::options::FaultKind;
+    let page = include_str!("../../../docs/promises.md");
+    let promises = Invariant::ALL.iter().map(|one| (one.name(), one.describe()));
+    let faults = FaultKind::ALL.iter().map(|one| (one.name(), one.describe()));
+    for (name, about) in promises.chain(faults) {
+        assert!(page.contains(&format!("- **`{name}`** {about}\n")), "{name}");
+    }
+}
+
+#[test]
+fn a_seed_does_the_same_on_used_and_on_fresh_memory() {
+    let mut used = Campaign::new(Common::default()).expect("room");
+    for seed in 0..40 {
+        let mut fresh = Campaign::new(Common::default()).expect("room");
+        let (one, other) = (used.seed(seed).expect("room"), fresh.seed(seed).expect("room"));
+        assert_eq!((one.digest, one.findings), (other.digest, other.findings), "seed {seed}");
+    }
+}
+
+#[test]
+fn nothing_breaks_without_quirks() {
+    let mut campaign = Campaign::new(Common { as_documented: true, ..Common::default() }).expect("room");
+    for seed in 0..400 {
+        let findings = campaign.seed(seed).expect("room").findings;
+        assert!(findings.is_empty(), "{}", findings[0].scenario);
+    }
+}
+
+#[test]
+fn a_few_of_the_zoo_are_found_and_repeat_in_a_few_steps() {
+    for quirk in [Quirk::TokenTwice, Quirk::StructureLeaked, Quirk::SerializeRacesClose, Quirk::UndoFirstOnly, Quirk::SealsNotCarried] {
+        let (_, finding) = find(quirk, 400).unwrap_or_else(|| panic!("{quirk} is not found"));
+        assert!(finding.steps <= 12, "{quirk}: {}", finding.scenario);
+        replays(&finding);
+    }
+}
