@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Every target.
-const TARGETS: [&str; 3] = ["boot", "fdt", "core"];
+const TARGETS: [&str; 5] = ["boot", "fdt", "core", "calls", "scenario"];
 const SECONDS: &str = "20";
 
 /// Instrumentation as libFuzzer wants it; what `cargo fuzz` passes, but for the sanitizer.

@@ -77,8 +77,8 @@ switches it with `quirks-on` and `quirks-off` at [`boot`](scenario-language.md#b
 [`cold-reset`](scenario-language.md#cold-reset), [`boot-image`](scenario-language.md#boot-image) and
 [`kexec-load`](scenario-language.md#kexec-load).
 
-Two change nothing when they are switched: `seals-not-carried` follows from the format `memfd-v1`, which has no room for seals, and
-`preserve-context-runs-luo` is about images that luosim cannot load.
+Switched off, `seals-not-carried` makes a kernel carry seals that its format has no room for: luosim keeps them behind the structure of `memfd-v1`, where
+no real kernel looks. *Planted* quirks are in no release: mistakes of the kind that was made and mended, for [the explorer](explore.md) to find.
 
 The second column names the releases that luosim can boot and that have the quirk; the text says which real ones do. This page
 is made from the table that the machine follows.

@@ -3,6 +3,9 @@
 //! A quirk is a departure of a shipped kernel from what its documentation or a later release does. It is on
 //! by default for the releases that have it and can be switched on or off for any machine. Each says which
 //! releases have it, what triggers it and what a program sees.
+//!
+//! The *planted* ones are in no release: they are mistakes of the kind that were made and mended, there to be
+//! switched on, so that a test tool can be tested.
 
 use std::fmt;
 
@@ -77,6 +80,47 @@ quirks! {
         "up to 7.2: KHO is not switched off in a crash kernel";
     FlbErrorForgotten = "flb-error-forgotten",
         "7.0, 7.1: an FLB that could not be retrieved is tried again at the next call";
+    LateSealsLost = "late-seals-lost",
+        "7.1 to 7.3: seals added after PRESERVE_FD do not cross: the file comes back with the seals that it had then";
+    AccessModeGrows = "access-mode-grows",
+        "all: a description opened for reading alone is preserved, and comes back open for writing too";
+    ReplyFaultAfterEffect = "reply-fault-after-effect",
+        "all: PRESERVE_FD and FINISH whose reply cannot be written back say EFAULT and have done their work";
+
+    PlantedCanary = "planted-canary",
+        "planted: RETRIEVE_FD gives a file back with its position one byte too far";
+    TokenTwice = "token-twice",
+        "planted: PRESERVE_FD takes a token that the session has already";
+    OwnerKeptAfterClose = "owner-kept-after-close",
+        "planted: the files of an outgoing session that was closed count as held: PRESERVE_FD says EBUSY for ever";
+    OwnerKeptAfterFinish = "owner-kept-after-finish",
+        "planted: a file that was retrieved and finished counts as held: it cannot be preserved again";
+    PreserveErrorUnits = "preserve-error-units",
+        "planted: a PRESERVE_FD that fails takes the pages of its folio table for bytes, and frees none of them";
+    FlbCountOnError = "flb-count-on-error",
+        "planted: a PRESERVE_FD that fails keeps its count on each FLB, which is never unpreserved then";
+    SerializeRacesClose = "serialize-races-close",
+        "planted, as 6.19 was: a session may be closed while a reboot serialises; its record is torn";
+    ChainCycleAccepted = "chain-cycle-accepted",
+        "planted, as 7.2 was before its release: a chain of blocks that runs into itself is taken to end there";
+    UnfreezeReversed = "unfreeze-reversed",
+        "planted: when a reboot is refused, the files of a session are thawed last first";
+    RecordKeptAfterAbort = "record-kept-after-abort",
+        "planted: when a reboot is refused, the records that were written for the next kernel stay";
+    PositionAtPreserve = "position-at-preserve",
+        "planted: a file comes back with the position it had at PRESERVE_FD, not at the reboot";
+    CreateFaultLeavesSession = "create-fault-leaves-session",
+        "planted: CREATE_SESSION whose reply cannot be written back leaves the session, with nobody to close it";
+    FinishPartly = "finish-partly",
+        "planted: a FINISH that a handler refuses has finished the files before that one";
+    RetrieveFaultConsumes = "retrieve-fault-consumes",
+        "planted: RETRIEVE_FD whose reply cannot be written back counts as failed for ever";
+    StructureLeaked = "structure-leaked",
+        "planted: the page of a retrieved memfd's structure is never freed";
+    FrozenAfterError = "frozen-after-error",
+        "planted: a memfd whose PRESERVE_FD failed stays frozen";
+    UndoFirstOnly = "undo-first-only",
+        "planted: when a reboot is refused, only files of the session at fault are thawed, not those of earlier ones";
 }
 
 impl Quirk {
@@ -84,6 +128,12 @@ impl Quirk {
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|quirk| quirk.name() == name)
+    }
+
+    /// Whether no release has it.
+    #[must_use]
+    pub fn planted(self) -> bool {
+        self.describe().starts_with("planted")
     }
 
     const fn bit(self) -> u64 {

@@ -195,6 +195,8 @@ const FIRST_QUIRKS: &[Quirk] = &[
     Quirk::PreserveContextRunsLuo,
     Quirk::CrashImageTakesKho,
     Quirk::CrashKernelKeepsKho,
+    Quirk::AccessModeGrows,
+    Quirk::ReplyFaultAfterEffect,
 ];
 
 /// 6.18, and what rows before and after it have in common with it.
@@ -247,6 +249,9 @@ const V7_3: Release = Release {
         Quirk::EmptyTrailingBlock,
         Quirk::ExecSealImpliesWrite,
         Quirk::RetrieveSessionFaultDestroys,
+        Quirk::LateSealsLost,
+        Quirk::AccessModeGrows,
+        Quirk::ReplyFaultAfterEffect,
     ]),
     scratch_align: 4 << 20,
     scratch_rounds_all: true,
@@ -281,6 +286,9 @@ pub const RELEASES: &[Release] = &[
             Quirk::WriteWindowPage,
             Quirk::CrashKernelKeepsKho,
             Quirk::FlbErrorForgotten,
+            Quirk::LateSealsLost,
+            Quirk::AccessModeGrows,
+            Quirk::ReplyFaultAfterEffect,
         ]),
         scratch_align: 2 << 20,
         ..V7_3
@@ -328,6 +336,14 @@ mod tests {
             assert_eq!(row.id.release().name, row.name, "rows stand in the order of their ids");
             assert_eq!(ReleaseId::from_name(row.name), Some(row.id));
             assert_eq!(ReleaseId::from_name(row.point), Some(row.id));
+        }
+    }
+
+    #[test]
+    fn planted_quirks_are_in_no_release() {
+        for quirk in Quirk::ALL {
+            let somewhere = RELEASES.iter().any(|row| row.quirks.has(*quirk));
+            assert_eq!(somewhere, !quirk.planted(), "{quirk}");
         }
     }
 

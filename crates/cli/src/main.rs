@@ -10,6 +10,7 @@ mod commands;
 mod ctl;
 mod doctor;
 mod exec;
+mod explore;
 mod files;
 mod inspect;
 mod matrix;
@@ -45,6 +46,7 @@ Examples:
   luosim check FILE                             read without running
   luosim list                                   the scenarios in sim-scenarios
   luosim matrix                                 what survives from release to release
+  luosim explore --for 10m                      worlds that nobody wrote, with faults
   luosim exec --generations 2 -- ./agent        a program, over a kexec
   luosim inspect IMAGE                          what a kernel left for the next
   luosim preflight /boot/vmlinuz-7.3.1 bzImage  what would survive a kexec
@@ -64,6 +66,8 @@ enum Command {
     Releases(releases::ReleasesArguments),
     /// What survives from every release to every release
     Matrix(matrix::MatrixArguments),
+    /// Look for broken promises in worlds drawn from seeds, with faults
+    Explore(Box<explore::ExploreArguments>),
     /// Run a program with an emulated /dev/liveupdate, over simulated kexecs
     Exec(Box<exec::ExecArguments>),
     /// Show what is in handover memory, and what is wrong with it
@@ -137,6 +141,7 @@ fn main() -> ExitCode {
         Command::List(arguments) => commands::list(&arguments).into(),
         Command::Releases(arguments) => releases::releases(&arguments).into(),
         Command::Matrix(arguments) => matrix::matrix(&arguments).into(),
+        Command::Explore(arguments) => explore::explore(&arguments).into(),
         Command::Exec(arguments) => exec::exec(&arguments),
         Command::Inspect(arguments) => inspect::inspect(&arguments).into(),
         Command::Ctl(arguments) => ctl::ctl(&arguments).into(),

@@ -110,6 +110,12 @@ pub struct OpenFile {
 }
 
 impl OpenFile {
+    /// How many refer to it: descriptors, messages, sessions.
+    #[must_use]
+    pub fn references(&self) -> u32 {
+        self.refs
+    }
+
     /// Whether it was opened for reading.
     #[must_use]
     pub fn readable(&self) -> bool {

@@ -10,7 +10,7 @@ mod retrieve;
 
 use luosim_abi::kho::vmalloc::Descriptor;
 use luosim_abi::memfd::{v1, v2};
-use luosim_abi::quirk::Quirks;
+use luosim_abi::quirk::{Quirk, Quirks};
 use luosim_abi::release::MemfdVersion;
 use luosim_abi::{Errno, KResult};
 use luosim_luo::{FileHandler, FileId, Host, Identity, RetrieveStatus};
@@ -26,6 +26,11 @@ pub struct MemfdHandler {
     version: MemfdVersion,
     quirks: Quirks,
 }
+
+/// Where seals stand with `memfd-v1` and quirk `seals-not-carried` off: luosim's own, in no kernel.
+const EXTRA_SEALS_AT: u64 = 2048;
+/// Tells seals from none.
+const EXTRA_SEALS_PRESENT: u64 = 1 << 63;
 
 /// A file's structure, whichever version.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +50,15 @@ impl MemfdHandler {
         Self { version, quirks }
     }
 
+    /// Seals behind a structure of `memfd-v1`.
+    fn extra_seals(&self, mem: &PhysMem, data: u64) -> Option<u32> {
+        if self.quirks.has(Quirk::SealsNotCarried) {
+            return None;
+        }
+        let word = mem.read_u64(PhysAddr::new(data + EXTRA_SEALS_AT)).ok()?;
+        (word & EXTRA_SEALS_PRESENT != 0).then(|| u32::try_from(word & 0xffff_ffff).expect("32 bits"))
+    }
+
     fn read(&self, mem: &PhysMem, data: u64) -> KResult<Saved> {
         let at = PhysAddr::new(data);
         let bad = |error| Errno::EINVAL.because(format!("the file's structure cannot be read: {error}"));
@@ -52,7 +66,7 @@ impl MemfdHandler {
             MemfdVersion::V1 => {
                 let ser = mem.read_obj::<v1::MemfdSer>(at).map_err(bad)?;
                 let (pos, size, folios) = (ser.pos.get(), ser.size.get(), ser.nr_folios.get());
-                Saved { pos, size, seals: None, folios, area: ser.folios }
+                Saved { pos, size, seals: self.extra_seals(mem, data), folios, area: ser.folios }
             }
             MemfdVersion::V2 => {
                 let ser = mem.read_obj::<v2::MemfdSer>(at).map_err(bad)?;
@@ -101,9 +115,8 @@ impl<H: Host + HasFiles> FileHandler<H> for MemfdHandler {
     }
 
     fn freeze(&self, host: &mut H, file: FileId, data: u64) -> KResult<u64> {
-        let (files, memory) = host.files_and_memory();
-        let pos = files.table.get(file).pos;
-        memory.ram.mem.write_u64(PhysAddr::new(data), pos).expect("the structure is a page of this kernel");
+        let (files, mut memory) = host.files_and_memory();
+        self.freeze_file(files, &mut memory, file, data);
         Ok(data)
     }
 

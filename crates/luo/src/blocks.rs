@@ -5,6 +5,7 @@
 //! count and length (all freed).
 
 use luosim_abi::luo::block::{self, BlockHeader};
+use luosim_abi::quirk::{Quirk, Quirks};
 use luosim_abi::{Errno, KResult};
 use luosim_physmem::{FrameUse, PAGE_SIZE, PhysAddr, PhysMem};
 use rustc_hash::FxHashSet;
@@ -138,8 +139,9 @@ pub(crate) fn read_chain(
     head: PhysAddr,
     entry_size: u64,
     seen: &mut FxHashSet<PhysAddr>,
+    quirks: Quirks,
 ) -> Result<FoundChain, BadChain> {
-    let pages = walk(mem, head, seen)?;
+    let pages = walk(mem, head, seen, quirks.has(Quirk::ChainCycleAccepted))?;
     let capacity = block::capacity(entry_size);
     let mut found = FoundChain::default();
     for page in &pages {
@@ -159,7 +161,12 @@ pub(crate) fn read_chain(
 
 /// The pages of a chain in order. The kernel looks for a cycle with two runners and gives up after 10,000
 /// double steps; a set of at most twice that many pages decides the same.
-fn walk(mem: &PhysMem, head: PhysAddr, seen: &mut FxHashSet<PhysAddr>) -> Result<Vec<PhysAddr>, BadChain> {
+fn walk(
+    mem: &PhysMem,
+    head: PhysAddr,
+    seen: &mut FxHashSet<PhysAddr>,
+    cycles: bool,
+) -> Result<Vec<PhysAddr>, BadChain> {
     let corrupted = || BadChain {
         errno: Errno::EINVAL,
         message: String::from("luo: Block set is corrupted"),
@@ -169,6 +176,9 @@ fn walk(mem: &PhysMem, head: PhysAddr, seen: &mut FxHashSet<PhysAddr>) -> Result
     let mut pages = Vec::new();
     let mut at = head;
     while at != PhysAddr::NULL {
+        if cycles && seen.contains(&at) {
+            break;
+        }
         if pages.len() >= limit || !seen.insert(at) {
             return Err(corrupted());
         }

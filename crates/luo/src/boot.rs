@@ -20,7 +20,7 @@ use crate::held::HeldFiles;
 use crate::host::{FileHandler, Host, Memory, RetrieveStatus, SessionKey};
 use crate::ops::Direction;
 use crate::session::{Session, SessionList};
-use crate::{Deserialized, Event, Luo};
+use crate::{Deserialized, Disturbance, Event, Luo};
 
 /// How a kernel's orchestrator is set up.
 #[derive(Clone, Copy, Debug)]
@@ -69,9 +69,7 @@ impl<H: Host> Luo<H> {
             mem.kho.init_outgoing(mem.ram, mem.log);
             return Ok(luo);
         }
-        if let Some(header) =
-            read_header(mem, version, config.release.flb).map_err(|refusal| BootPanic { refusal })?
-        {
+        if let Some(header) = read_header(mem, version, config).map_err(|refusal| BootPanic { refusal })? {
             luo.incoming_number = header.number;
             luo.flbs = FlbRegistry::new(header.flbs, config.quirks);
             luo.deserialized = Deserialized::Pending(header.incoming);
@@ -100,6 +98,8 @@ impl<H: Host> Luo<H> {
             flbs: FlbRegistry::new(PhysAddr::NULL, config.quirks),
             device_open: false,
             serialized: false,
+            disturbance: Disturbance::default(),
+            points: 0,
         }
     }
 
@@ -246,7 +246,7 @@ impl<H: Host> Luo<H> {
         seen: &mut FxHashSet<PhysAddr>,
     ) -> KResult<()> {
         let files = if self.has_blocks() {
-            v5::read_files(&mut host.memory(), found, seen)?
+            v5::read_files(&mut host.memory(), found, seen, self.quirks)?
         } else {
             v1::read_files(&host.memory().ram.mem, found)
         };
@@ -314,7 +314,11 @@ impl<H: Host> Luo<H> {
     }
 }
 
-fn read_header(mem: &mut Memory<'_>, version: LuoVersion, flb: bool) -> Result<Option<Header>, Refusal> {
+fn read_header(
+    mem: &mut Memory<'_>,
+    version: LuoVersion,
+    config: LuoConfig,
+) -> Result<Option<Header>, Refusal> {
     let subtree = match mem.kho.subtree("LUO") {
         Ok(subtree) => subtree,
         Err(refusal) if refusal.errno == Errno::ENOENT => return Ok(None),
@@ -322,11 +326,11 @@ fn read_header(mem: &mut Memory<'_>, version: LuoVersion, flb: bool) -> Result<O
     };
     let header = match version {
         LuoVersion::V1 => {
-            let header = v1::read_header(&mem.ram.mem, subtree.addr, flb)?;
+            let header = v1::read_header(&mem.ram.mem, subtree.addr, config.release.flb)?;
             mem.log.info(format!("luo: Retrieved live update data, liveupdate number: {}", header.number));
             header
         }
-        LuoVersion::V5 => v5::read_header(mem, subtree.addr, subtree.size.unwrap_or(0))?,
+        LuoVersion::V5 => v5::read_header(mem, subtree.addr, subtree.size.unwrap_or(0), config.quirks)?,
     };
     Ok(Some(header))
 }

@@ -17,7 +17,7 @@ use luosim_abi::{Errno, KResult};
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::event::FinishCause;
-use crate::host::{Caller, Host, SessionKey};
+use crate::host::{Caller, Host, RetrieveStatus, SessionKey};
 use crate::ops::Direction;
 use crate::{Luo, session::Session};
 
@@ -60,7 +60,9 @@ impl<H: Host> Luo<H> {
         request.fd = fd.into();
         if let Err(refusal) = copy_out(caller, size, arg, request.as_bytes()) {
             caller.cancel_fd(fd);
-            host.file_put(file);
+            if !self.quirks.has(Quirk::CreateFaultLeavesSession) {
+                host.file_put(file);
+            }
             return Err(refusal);
         }
         caller.install_fd(fd, file);
@@ -129,6 +131,7 @@ impl<H: Host> Luo<H> {
         let mut request = FdArg::new_zeroed();
         copy_in(caller, Command::PreserveFd, size, arg, request.as_mut_bytes())?;
         self.check_incoming_room(key)?;
+        self.try_reply(caller, size, arg, request.as_bytes())?;
         self.preserve(host, key, request.token.get(), || caller.lookup_fd(request.fd.get()))?;
         copy_out(caller, size, arg, request.as_bytes())
     }
@@ -150,10 +153,29 @@ impl<H: Host> Luo<H> {
         if let Err(refusal) = copy_out(caller, size, arg, request.as_bytes()) {
             caller.cancel_fd(fd);
             host.file_put(file);
+            if self.quirks.has(Quirk::RetrieveFaultConsumes) {
+                self.forget_retrieved(key, request.token.get(), refusal.errno);
+            }
             return Err(refusal);
         }
         caller.install_fd(fd, file);
         Ok(())
+    }
+
+    /// Quirk `retrieve-fault-consumes`.
+    fn forget_retrieved(&mut self, key: SessionKey, token: u64, errno: Errno) {
+        let session = self.session_mut(key).expect("a session lives as long as its file");
+        if let Some((_, file)) = session.files.find_mut(token) {
+            file.status = RetrieveStatus::Failed(errno);
+        }
+    }
+
+    /// Writes the reply before the work is done, where that is the same bytes: what fails then has done nothing.
+    fn try_reply(&self, caller: &mut impl Caller, size: u32, arg: u64, reply: &[u8]) -> KResult<()> {
+        if self.quirks.has(Quirk::ReplyFaultAfterEffect) {
+            return Ok(());
+        }
+        copy_out(caller, size, arg, reply)
     }
 
     fn ioctl_finish(
@@ -170,6 +192,7 @@ impl<H: Host> Luo<H> {
         if reserved != 0 && !self.quirks.has(Quirk::FinishIgnoresReserved) {
             return Err(Errno::EINVAL.because(format!("the reserved field is {reserved:#x}, not 0")));
         }
+        self.try_reply(caller, size, arg, request.as_bytes())?;
         self.finish(host, key, FinishCause::Command)?;
         copy_out(caller, size, arg, request.as_bytes())
     }

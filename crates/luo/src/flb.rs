@@ -153,6 +153,16 @@ impl<H: Host> FlbRegistry<H> {
         mem.ram.mem.write_obj(table, &header).expect("the table is this kernel's page");
     }
 
+    /// Empties the table again: the reboot came to nothing.
+    pub(crate) fn take_back(&self, mem: &mut Memory<'_>, table: PhysAddr) {
+        let count = self.flbs.iter().filter(|flb| flb.outgoing > 0).count();
+        let bytes = u64::try_from(count).expect("at most 63 entries") * abi::ENTRY_SIZE;
+        let entries = table.checked_add(abi::HEADER_SIZE).expect("in its page");
+        mem.ram.mem.fill(entries, bytes, 0).expect("the table is this kernel's page");
+        let header = FlbHeader { pgcnt: 1.into(), count: 0.into() };
+        mem.ram.mem.write_obj(table, &header).expect("the table is this kernel's page");
+    }
+
     fn find_incoming(&self, mem: &PhysMem, name: &str) -> KResult<(u64, u64)> {
         if self.table == PhysAddr::NULL {
             return Err(Errno::ENODATA.because("the previous kernel left no FLB table"));

@@ -36,13 +36,14 @@ pub use event::{Event, FinishCause};
 pub use host::{Caller, FileHandler, FileId, Host, Identity, Memory, RetrieveStatus, SessionKey};
 pub use name::SessionName;
 pub use ops::Direction;
-pub use reboot::Carried;
+pub use reboot::{Carried, Disturbance, Stop};
 
 use std::rc::Rc;
 
 use luosim_abi::quirk::Quirks;
 use luosim_abi::release::Release;
 use luosim_abi::{Errno, Refusal};
+use luosim_physmem::PhysAddr;
 
 use crate::flb::FlbRegistry;
 use crate::format::Outgoing;
@@ -78,6 +79,10 @@ pub struct Luo<H: Host> {
     flbs: FlbRegistry<H>,
     device_open: bool,
     serialized: bool,
+    /// What disturbs the next reboot.
+    disturbance: Disturbance,
+    /// Points of the serialisation passed so far.
+    points: u32,
 }
 
 impl<H: Host> std::fmt::Debug for Luo<H> {
@@ -160,6 +165,22 @@ impl<H: Host> Luo<H> {
     #[must_use]
     pub fn holder_of(&self, identity: Identity) -> Option<SessionKey> {
         self.held.find(identity).map(|place| place.session)
+    }
+
+    /// First block of the outgoing sessions' records, where the release has blocks and there is one.
+    #[must_use]
+    pub fn session_chain(&self) -> Option<PhysAddr> {
+        match self.out.as_ref()? {
+            Outgoing::V5(out) => Some(out.sessions.head()).filter(|head| *head != PhysAddr::NULL),
+            Outgoing::V1(_) => None,
+        }
+    }
+
+    /// The handler's handle of a file in an outgoing session.
+    #[must_use]
+    pub fn preserved_data(&self, session: &SessionName, token: u64) -> Option<u64> {
+        let key = self.outgoing.find(session)?;
+        self.session(key)?.files.find(token).map(|file| file.data)
     }
 
     fn session(&self, key: SessionKey) -> Option<&Session> {

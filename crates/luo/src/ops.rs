@@ -118,9 +118,10 @@ impl<H: Host> Luo<H> {
         token: u64,
         lookup: impl FnOnce() -> KResult<FileId>,
     ) -> KResult<()> {
+        let twice = self.quirks.has(Quirk::TokenTwice);
         let session = self.session_mut(key).expect("a session lives as long as its file");
         let (name, count) = (session.name, session.files.count());
-        if session.files.has(token) {
+        if session.files.has(token) && !twice {
             let why = format!("token {token:#x} is already used in session {name:?}");
             return Err(Errno::EEXIST.because(why));
         }
@@ -179,10 +180,16 @@ impl<H: Host> Luo<H> {
             return Ok(());
         }
         if let Some(holder) = self.held.claim(index, identity, place) {
-            let session = self.session(holder.session).expect("a session gives up its files before it goes");
-            let (session, token) = (session.name, session.files.at(holder.file()).token);
             let what = handler.describe(host, file);
-            let why = format!("{what} is already held by session {session:?} as token {token:#x}");
+            let why = match self.session(holder.session).filter(|session| session.files.len() > holder.file())
+            {
+                Some(session) => {
+                    let (session, token) = (session.name, session.files.at(holder.file()).token);
+                    format!("{what} is already held by session {session:?} as token {token:#x}")
+                }
+                // Only the planted quirks forget to let go.
+                None => format!("{what} is already held by a session that is gone"),
+            };
             return Err(Errno::EBUSY.because(why));
         }
         Ok(())
@@ -201,7 +208,11 @@ impl<H: Host> Luo<H> {
     ) -> KResult<u64> {
         self.flbs.get_outgoing(host, index)?;
         let data = handler.preserve(host, file);
-        data.inspect_err(|_| self.flbs.put_outgoing(host, index))
+        data.inspect_err(|_| {
+            if !self.quirks.has(Quirk::FlbCountOnError) {
+                self.flbs.put_outgoing(host, index);
+            }
+        })
     }
 
     /// RETRIEVE_FD without the descriptor number: the open file description, with a reference for the caller.
@@ -266,6 +277,9 @@ impl<H: Host> Luo<H> {
             let file = session.files.at(index);
             if !self.handlers[file.handler.0].can_finish(host, file.status, file.data) {
                 let why = format!("the handler of token {:#x} in session {name:?} is not ready", file.token);
+                if self.quirks.has(Quirk::FinishPartly) {
+                    self.finish_from(host, key, index, cause);
+                }
                 return Err(Errno::EBUSY.because(why));
             }
         }
@@ -276,13 +290,24 @@ impl<H: Host> Luo<H> {
         Ok(())
     }
 
+    /// Quirk `finish-partly`: finishes the files above `kept`, last first.
+    fn finish_from(&mut self, host: &mut H, key: SessionKey, kept: usize, cause: FinishCause) {
+        while let Some(session) = self.session_mut(key).filter(|session| session.files.len() > kept + 1) {
+            let name = session.name;
+            let file = session.files.pop().expect("there are more than are kept");
+            self.finish_file(host, name, &file, cause);
+        }
+    }
+
     fn finish_file(&mut self, host: &mut H, session: SessionName, file: &File, cause: FinishCause) {
         let handler = self.handlers[file.handler.0].clone();
         handler.finish(host, file.status, file.data);
         self.flbs.finish_file(host, file.handler);
         let retrieved = if let RetrieveStatus::Retrieved(id) = file.status {
             let identity = handler.identity(host, id);
-            self.disclaim(file.handler, identity);
+            if !self.quirks.has(Quirk::OwnerKeptAfterFinish) {
+                self.disclaim(file.handler, identity);
+            }
             host.file_put(id);
             true
         } else {
@@ -316,7 +341,9 @@ impl<H: Host> Luo<H> {
         handler.unpreserve(host, id, file.data);
         self.flbs.put_outgoing(host, file.handler);
         let identity = handler.identity(host, id);
-        self.disclaim(file.handler, identity);
+        if !self.quirks.has(Quirk::OwnerKeptAfterClose) {
+            self.disclaim(file.handler, identity);
+        }
         host.file_put(id);
     }
 

@@ -1,8 +1,8 @@
 //! Booting a kernel on a memory, and the jump from one kernel to the next.
 
-use luosim_abi::KResult;
 use luosim_abi::quirk::{Quirk, Quirks};
 use luosim_abi::release::{Release, ReleaseId};
+use luosim_abi::{Errno, KResult};
 use luosim_files::Files;
 use luosim_files::memfd::MemfdHandler;
 use luosim_files::test_file::TestHandler;
@@ -11,12 +11,13 @@ use luosim_kho::tracker::Tally;
 use luosim_kho::{BootParams, Handover, Kho, KhoConfig};
 use luosim_luo::test_flbs::TestFlbs;
 use luosim_luo::{Carried, FileHandler, Luo, LuoConfig, Memory};
-use luosim_physmem::{PhysMem, Ram};
+use luosim_physmem::{FrameUse, Order, PhysMem, Ram};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crate::cmdline::Parameters;
 use crate::core::Core;
+use crate::faults::Faults;
 use crate::image::ImageKind;
 use crate::process::Pid;
 use crate::{Kernel, Machine, State};
@@ -156,6 +157,19 @@ fn register_handlers(luo: &mut Luo<Core>, core: &mut Core, memfd: Rc<MemfdHandle
     }
 }
 
+/// Takes free frames away until so many are left: a kernel short of memory.
+fn leave_free(ram: &mut Ram, left: u64) {
+    let mut order = Order::MAX_BUDDY.raw();
+    loop {
+        let step = Order::new(order).expect("a small order");
+        while ram.frames.stats().free >= left + step.pages()
+            && ram.frames.alloc(step, FrameUse::KernelImage).is_some()
+        {}
+        let Some(smaller) = order.checked_sub(1) else { return };
+        order = smaller;
+    }
+}
+
 impl Kernel {
     /// Builds a kernel from a memory and the two pairs: nothing else crosses.
     fn boot(
@@ -195,6 +209,9 @@ impl Kernel {
         };
         if let Err(refusal) = kho.carry_reservations(&mut ram) {
             log.err(format!("reserve_mem: nothing is carried: {}", refusal.reason));
+        }
+        if let Some(free) = parameters.free {
+            leave_free(&mut ram, free);
         }
         let (files, released, events) = (Files::default(), Vec::new(), Vec::new());
         let mut core = Core { ram, kho, log, files, released, events };
@@ -245,6 +262,7 @@ impl Machine {
     ) -> BootReport {
         self.generation += 1;
         self.next_pid = 1;
+        self.faults = Faults::default();
         let release = release.release();
         let (state, outcome, log) = match Kernel::boot(memory, params, release, options) {
             Ok(kernel) => {
@@ -309,6 +327,7 @@ impl Machine {
         if kernel.quirks.has(Quirk::PreserveContextRunsLuo) {
             self.serialize(pid)?;
         }
+        self.alloc_again();
         let generation = self.generation;
         let kernel = self.running()?;
         let log = KernelLog { lines: kernel.core.log.lines[log_before..].to_vec() };
@@ -329,7 +348,16 @@ impl Machine {
         if self.running()?.comes_back() {
             return self.jump_and_return(pid);
         }
-        let carried = self.serialize(pid)?;
+        let disturbed = self.disturb()?;
+        let carried = self.serialize(pid);
+        self.calm(&disturbed, carried.is_err());
+        let carried = match carried {
+            Err(refusal) if disturbed.panics && refusal.errno == Errno::ESRCH => {
+                self.crash();
+                return Err(crate::faults::died());
+            }
+            carried => carried?,
+        };
         let kernel = self.running()?;
         let image = kernel.image.take().expect("check_reboot saw it");
         let tally = kernel.core.kho.tally().cloned().unwrap_or_default();
@@ -340,12 +368,16 @@ impl Machine {
             }
             ImageKind::File | ImageKind::Crash => kernel.core.kho.why_nothing_passed(),
         };
-        let memory = self.take_memory();
+        let mut memory = self.take_memory();
         if let Some(ledger) = &mut self.ledger {
             ledger.kernel_left("not serialised before the kexec");
             if image.params.is_none() {
                 ledger.handover_failed(why_lost);
             }
+        }
+        for (addr, value) in self.take_pokes() {
+            // A word outside memory changes nothing.
+            let _ = memory.write_u64(addr, value);
         }
         look(&memory, image.params);
         let mut report = self.boot(memory, image.params, image.release, &image.options);

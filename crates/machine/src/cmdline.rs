@@ -2,6 +2,7 @@
 //!
 //! Two more stand for build options and modules that a stock kernel has no parameter for: `liveupdate_test=`
 //! (`CONFIG_LIVEUPDATE_TEST`) and `luosim_test=` (test files, `luosim_files::test_file`); both are off by default.
+//! `luosim_free=` leaves so many frames free.
 //!
 //! They are early parameters. A value that does not parse leaves the setting as it was and is logged as
 //! a malformed early option; of several good ones the last wins. Other words are kept and ignored.
@@ -27,6 +28,8 @@ pub struct Parameters {
     pub test_files: bool,
     /// `reserve_mem=`, each: at most 8.
     pub reserve: Vec<ReserveMem>,
+    /// `luosim_free=`: frames left free when the kernel has booted; a kernel short of memory.
+    pub free: Option<u64>,
     /// `elfcorehdr=`: this is a crash kernel.
     pub crash_kernel: bool,
 }
@@ -42,6 +45,7 @@ impl Default for Parameters {
             test_flbs: false,
             test_files: false,
             reserve: Vec::new(),
+            free: None,
             crash_kernel,
         }
     }
@@ -91,6 +95,10 @@ impl Parameters {
             "reserve_mem" => self.add_reservation(value),
             "liveupdate_test" => boolean(value).map(|on| self.test_flbs = on).is_some(),
             "luosim_test" => boolean(value).map(|on| self.test_files = on).is_some(),
+            "luosim_free" => {
+                self.free = value.parse().ok();
+                self.free.is_some()
+            }
             "elfcorehdr" => {
                 self.crash_kernel = true;
                 true

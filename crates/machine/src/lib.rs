@@ -15,6 +15,7 @@ mod boot;
 mod caller;
 pub mod cmdline;
 mod core;
+pub mod faults;
 pub mod image;
 pub mod ledger;
 pub mod outside;
@@ -35,6 +36,7 @@ pub use boot::{BootOptions, BootReport, Outcome};
 pub use core::Core;
 pub use image::{Image, ImageKind};
 
+use crate::faults::Faults;
 use crate::ledger::Ledger;
 use crate::process::{Pid, Process};
 
@@ -122,6 +124,7 @@ pub struct Machine {
     generation: u32,
     next_pid: u32,
     ledger: Option<Ledger>,
+    faults: Faults,
 }
 
 fn down() -> luosim_abi::Refusal {
@@ -132,7 +135,13 @@ impl Machine {
     /// A machine with this memory, powered off. Its ledger is kept.
     #[must_use]
     pub fn new(memory: PhysMem) -> Self {
-        Self { state: State::Down(memory), generation: 0, next_pid: 1, ledger: Some(Ledger::default()) }
+        Self {
+            state: State::Down(memory),
+            generation: 0,
+            next_pid: 1,
+            ledger: Some(Ledger::default()),
+            faults: Faults::default(),
+        }
     }
 
     /// A machine that keeps no ledger, for benchmarks.
@@ -194,6 +203,17 @@ impl Machine {
             State::Down(memory) => memory,
             State::Running(kernel) => kernel.core.ram.into_mem(),
             State::Moving => unreachable!("the machine is never left between two states"),
+        }
+    }
+
+    /// As new, but for the memory, which keeps its bytes: no kernel, no history, an empty ledger.
+    pub fn renew(&mut self) {
+        let memory = self.take_memory();
+        self.state = State::Down(memory);
+        self.generation = 0;
+        self.faults = Faults::default();
+        if let Some(ledger) = &mut self.ledger {
+            *ledger = Ledger::default();
         }
     }
 

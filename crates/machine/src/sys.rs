@@ -40,6 +40,15 @@ impl Kernel {
         Ok(descriptor.file)
     }
 
+    /// The session behind a descriptor that is the only one.
+    pub(crate) fn last_of_session(&self, pid: Pid, fd: i32) -> Option<luosim_luo::SessionKey> {
+        let open = self.core.files.table.get(self.file(pid, fd).ok()?);
+        match open.kind {
+            FileKind::Session(key) if open.references() == 1 => Some(key),
+            _ => None,
+        }
+    }
+
     pub(crate) fn kind(&self, file: FileId) -> FileKind {
         self.core.files.table.get(file).kind
     }
@@ -63,6 +72,9 @@ impl Machine {
     pub(crate) fn call<T>(&mut self, pid: Pid, body: impl FnOnce(&mut Kernel) -> KResult<T>) -> KResult<T> {
         let result = body(self.running()?);
         self.settle(pid);
+        if self.faults.alloc {
+            self.alloc_again();
+        }
         result
     }
 

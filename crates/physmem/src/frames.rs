@@ -171,6 +171,16 @@ pub struct Frames {
     free: [Bitmap; ORDERS as usize],
     stats: FrameStats,
     by_use: [u64; FrameUse::ALL.len()],
+    failing: Failing,
+}
+
+/// Allocations that are to fail: 0 and 0 outside a test.
+#[derive(Clone, Copy, Debug, Default)]
+struct Failing {
+    /// Allocations from now to the first that fails, itself counted; 0: none fails.
+    nth: u32,
+    /// How many fail from there on.
+    times: u32,
 }
 
 fn index(pfn: u64) -> usize {
@@ -189,6 +199,7 @@ impl Frames {
             free,
             stats: FrameStats { total, ..FrameStats::default() },
             by_use: [0; FrameUse::ALL.len()],
+            failing: Failing::default(),
         };
         let top = Order::MAX_BUDDY.raw();
         let blocks = total >> top;
@@ -238,8 +249,30 @@ impl Frames {
         FrameUse::ALL.get(usize::from(byte)).copied().unwrap_or(FrameUse::Other)
     }
 
+    /// Makes the `nth` allocation from now on fail, the next being the first, and `times` in all; 0 ends it.
+    pub fn fail_alloc(&mut self, nth: u32, times: u32) {
+        self.failing = Failing { nth, times };
+    }
+
+    #[cold]
+    fn fails_now(&mut self) -> bool {
+        let fails = self.failing.nth == 1 && self.failing.times > 0;
+        if fails {
+            self.failing.times -= 1;
+        } else {
+            self.failing.nth = (self.failing.nth - 1).max(1);
+        }
+        if self.failing.times == 0 {
+            self.failing.nth = 0;
+        }
+        fails
+    }
+
     /// Takes the lowest block of the smallest order that fits.
     pub fn alloc(&mut self, order: Order, purpose: FrameUse) -> Option<Pfn> {
+        if self.failing.nth != 0 && self.fails_now() {
+            return None;
+        }
         let want = order.raw();
         let (from, block) =
             (want..ORDERS).find_map(|o| self.free[o as usize].first().map(|block| (o, block)))?;

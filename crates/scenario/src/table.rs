@@ -98,6 +98,12 @@ const OUTCOMES: Kind = Kind::Word(&["handover", "cold", "luo-off", "returned", "
 const CALLBACKS: Kind = Kind::Word(&["can_preserve", "preserve", "freeze", "retrieve", "can_finish"]);
 const ERRNOS: Kind =
     Kind::Word(&["EIO", "EAGAIN", "EBUSY", "EINVAL", "ENOMEM", "EPERM", "ENODEV", "EOPNOTSUPP"]);
+const STOPS: Kind = Kind::Word(&["refuse", "panic"]);
+const ARGUMENT: Param = opt(
+    "argument",
+    Kind::Word(&["readonly", "unmapped"]),
+    "where the argument lies; default in ordinary memory",
+);
 const WHENCE: Kind = Kind::Word(&["set", "cur", "end", "data", "hole"]);
 
 macro_rules! operations {
@@ -127,6 +133,19 @@ operations! {
     ExpectLedger "expect-ledger" machine "what must have become of a preserved file"
         [must("session", Kind::Text, "name of the session it was preserved in"), TOKEN, must("fate", FATES, "its fate"), opt("because", Kind::Text, "text that the cause must contain")];
     ExpectLog "expect-log" machine "text that the kernel log must contain" [pos("text", Kind::Text, "the text")];
+    FailAlloc "fail-alloc" machine "in the next system call an allocation of memory fails"
+        [pos("nth", U32, "which, from 1"), opt("times", U32, "how many from there on; default 1")];
+    StopReboot "stop-reboot" machine "the next reboot stops inside its serialisation"
+        [pos("point", U32, "where: points are counted from 0, one before each file is frozen, one before each session's record, one before all is committed"), opt("how", STOPS, "default `refuse`")];
+    Poke "poke" machine "a word of memory is another one when the next kernel starts"
+        [pos("addr", U64, "physical address"), pos("value", U64, "what it is then")];
+    Remember "remember" machine "notes what a failed call must leave alone: frames, preserved blocks, sessions, their files" [];
+    ExpectUnchanged "expect-unchanged" machine "all of it is as it was at `remember`" [];
+    ExpectSound "expect-sound" machine "every frame is accounted for and used once, and nothing in scratch is preserved" [];
+    ExpectFrames "expect-frames" machine "frames in use"
+        [opt("luo", U64, "records of sessions and files"), opt("data", U64, "structures of handlers"), opt("table", U64, "tables of folios"), opt("cache", U64, "file contents"),
+         opt("handover", U64, "blocks of the previous kernel"), opt("preserved", U64, "preserved by the previous kernel and not restored")];
+    ExpectCalls "expect-calls" machine "what handlers of test files and test objects logged in this kernel, joined by `; `" [pos("text", Kind::Text, "the whole list")];
     ExpectNumber "expect-number" machine "the live update number that this kernel was handed" [pos("number", U64, "the number")];
 
     Open "open" process "open(2)"
@@ -142,6 +161,8 @@ operations! {
     SendFd "send-fd" process "sends a descriptor through a socket (SCM_RIGHTS)" [pos("socket", Kind::Fd, "the socket"), pos("fd", Kind::Fd, "the descriptor")];
     RecvFd "recv-fd" process "receives a descriptor" [pos("socket", Kind::Fd, "the socket"), AS];
     Close "close" process "close(2)" [FD];
+    CloseInReboot "close-in-reboot" process "close(2) while the next reboot is at a point of its serialisation; kernels let it wait for the end"
+        [FD, must("point", U32, "where, as in `stop-reboot`")];
     Dup "dup" process "dup(2)" [FD, AS];
     Dup2 "dup2" process "dup2(2) onto another open descriptor" [FD, pos("onto", Kind::Fd, "the descriptor that is replaced")];
     SetCloexec "set-cloexec" process "fcntl(F_SETFD)" [FD, pos("on", Kind::Bool, "whether exec closes it")];
@@ -183,11 +204,11 @@ operations! {
     Exit "exit" process "the process ends" [];
     Kill "kill" process "kills a process" [pos("victim", Kind::Process, "the process")];
 
-    CreateSession "create-session" process "CREATE_SESSION" [pos("device", Kind::Fd, "the device"), NAME, NAME_HEX, AS];
-    RetrieveSession "retrieve-session" process "RETRIEVE_SESSION" [pos("device", Kind::Fd, "the device"), NAME, NAME_HEX, AS];
-    Preserve "preserve" process "PRESERVE_FD" [pos("session", Kind::Fd, "the session"), pos("fd", Kind::Fd, "the file"), TOKEN];
-    Retrieve "retrieve" process "RETRIEVE_FD" [pos("session", Kind::Fd, "the session"), TOKEN, AS];
-    Finish "finish" process "FINISH" [pos("session", Kind::Fd, "the session"), opt("reserved", U32, "value of the reserved field; default 0")];
+    CreateSession "create-session" process "CREATE_SESSION" [pos("device", Kind::Fd, "the device"), NAME, NAME_HEX, ARGUMENT, AS];
+    RetrieveSession "retrieve-session" process "RETRIEVE_SESSION" [pos("device", Kind::Fd, "the device"), NAME, NAME_HEX, ARGUMENT, AS];
+    Preserve "preserve" process "PRESERVE_FD" [pos("session", Kind::Fd, "the session"), pos("fd", Kind::Fd, "the file"), TOKEN, ARGUMENT];
+    Retrieve "retrieve" process "RETRIEVE_FD" [pos("session", Kind::Fd, "the session"), TOKEN, ARGUMENT, AS];
+    Finish "finish" process "FINISH" [pos("session", Kind::Fd, "the session"), opt("reserved", U32, "value of the reserved field; default 0"), ARGUMENT];
     GetName "get-name" process "GET_NAME" [pos("session", Kind::Fd, "the session"), opt("name", Kind::Text, "the name it must give")];
     Ioctl "ioctl" process "any ioctl with the bytes of its argument"
         [FD, pos("cmd", U32, "the command number"), opt("arg", Kind::Hex, "bytes of the argument; without it the pointer is NULL"),

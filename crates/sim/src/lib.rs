@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod dump;
+pub mod explore;
 pub mod flips;
 pub mod golden;
 pub mod hostile;

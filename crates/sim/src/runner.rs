@@ -17,6 +17,7 @@ use luosim_machine::{BootReport, Machine};
 use luosim_physmem::PhysMem;
 use luosim_scenario::{Call, Op, Scenario, Step, Value};
 
+use crate::explore::invariant::Print;
 use crate::golden::Manifest;
 use crate::transcript::{LedgerLine, Record, Report, VERSION, ledger_lines};
 
@@ -51,6 +52,7 @@ struct Runner<'a> {
     last_boot: Option<BootReport>,
     manifest: Option<Manifest>,
     dumps: usize,
+    remembered: Print,
 }
 
 /// What a call gave.
@@ -72,6 +74,7 @@ pub fn run(scenario: &Scenario, options: &Options) -> Result<Report, String> {
         last_boot: None,
         manifest: None,
         dumps: 0,
+        remembered: Print::default(),
     };
     for step in &scenario.steps {
         runner.step(step)?;

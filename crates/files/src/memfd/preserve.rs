@@ -10,7 +10,7 @@ use luosim_luo::{FileId, Host, Memory};
 use luosim_physmem::{FrameState, FrameUse, Order, PAGE_SIZE, Pfn, PhysAddr};
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::{MemfdHandler, shmem_of};
+use super::{EXTRA_SEALS_AT, EXTRA_SEALS_PRESENT, MemfdHandler, shmem_of};
 use crate::shmem::{InodeId, Seals, Shmem};
 use crate::{Files, HasFiles};
 
@@ -21,6 +21,7 @@ impl MemfdHandler {
     pub(super) fn preserve_file<H: Host + HasFiles>(&self, host: &mut H, file: FileId) -> KResult<u64> {
         let (files, mut memory) = host.files_and_memory();
         let inode = shmem_of(files, file).expect("can_preserve was asked");
+        self.check_mode(files, file)?;
         let was_frozen = files.inodes.get(inode).frozen();
         files.inodes.get_mut(inode).set_frozen(true);
         let result = self.preserve_inode(files, &mut memory, inode, file);
@@ -31,10 +32,21 @@ impl MemfdHandler {
                 Ok(data)
             }
             Err(refusal) => {
-                inode.set_frozen(was_frozen && self.quirks.has(Quirk::SameInodeTwice));
+                let stays = was_frozen && self.quirks.has(Quirk::SameInodeTwice);
+                inode.set_frozen(stays || self.quirks.has(Quirk::FrozenAfterError));
                 Err(refusal)
             }
         }
+    }
+
+    /// What comes back is open for reading and writing: a description that is not would gain by it.
+    fn check_mode(&self, files: &Files, file: FileId) -> KResult<()> {
+        let open = files.table.get(file);
+        if open.readable() && open.writable() || self.quirks.has(Quirk::AccessModeGrows) {
+            return Ok(());
+        }
+        Err(Errno::EACCES
+            .because("the description is not open for reading and writing, as the file would come back"))
     }
 
     fn preserve_inode(
@@ -73,11 +85,53 @@ impl MemfdHandler {
                 memory.ram.mem.write_obj(page, &v1::MemfdSer { pos, size, nr_folios, folios })
             }
             MemfdVersion::V2 => {
+                let seals = if self.quirks.has(Quirk::SealsNotCarried) { Seals::SEAL } else { seals };
                 let (seals, flags) = (seals.0.into(), 0.into());
                 memory.ram.mem.write_obj(page, &v2::MemfdSer { pos, size, seals, flags, nr_folios, folios })
             }
         };
         written.expect("the page was just allocated");
+        self.write_late_seals(memory, page.raw(), seals);
+    }
+
+    /// Seals where `memfd-v1` has no field for them: behind the structure, with quirk `seals-not-carried` off.
+    fn write_late_seals(&self, memory: &mut Memory<'_>, data: u64, seals: Seals) {
+        if self.version == MemfdVersion::V1 && !self.quirks.has(Quirk::SealsNotCarried) {
+            let word = u64::from(seals.0) | EXTRA_SEALS_PRESENT;
+            memory
+                .ram
+                .mem
+                .write_u64(PhysAddr::new(data + EXTRA_SEALS_AT), word)
+                .expect("inside the structure's page");
+        }
+    }
+
+    /// The last look at a file before the jump: its position, and seals that were added since.
+    pub(super) fn freeze_file(&self, files: &Files, memory: &mut Memory<'_>, file: FileId, data: u64) {
+        if !self.quirks.has(Quirk::PositionAtPreserve) {
+            let pos = files.table.get(file).pos;
+            memory
+                .ram
+                .mem
+                .write_u64(PhysAddr::new(data), pos)
+                .expect("the structure is a page of this kernel");
+        }
+        if self.quirks.has(Quirk::LateSealsLost) || self.quirks.has(Quirk::SealsNotCarried) {
+            return;
+        }
+        let inode = shmem_of(files, file).expect("the handler preserved it");
+        let seals = files.inodes.get(inode).seals();
+        if self.version == MemfdVersion::V2 {
+            let field = data + u64::try_from(std::mem::offset_of!(v2::MemfdSer, seals)).expect("small");
+            let bytes = seals.0.to_le_bytes();
+            memory
+                .ram
+                .mem
+                .write(PhysAddr::new(field), &bytes)
+                .expect("the structure is a page of this kernel");
+        } else {
+            self.write_late_seals(memory, data, seals);
+        }
     }
 
     /// Pages to preserve, by the release's arithmetic.
@@ -120,7 +174,7 @@ impl MemfdHandler {
         match result {
             Ok(area) => Ok((table.count, area)),
             Err(refusal) => {
-                table.undo(inode, memory);
+                table.undo(inode, memory, self.quirks.has(Quirk::PreserveErrorUnits));
                 Err(refusal)
             }
         }
@@ -208,11 +262,12 @@ impl Table {
         Ok(())
     }
 
-    fn undo(&self, inode: &Shmem, memory: &mut Memory<'_>) {
+    fn undo(&self, inode: &Shmem, memory: &mut Memory<'_>, wrong_units: bool) {
         for (_, folio) in inode.folios() {
             memory.kho.unpreserve_folio(memory.ram, folio.head, folio.order);
         }
-        for page in &self.pages {
+        let divisor = if wrong_units { 4096 } else { 1 };
+        for page in &self.pages[..self.pages.len() / divisor] {
             memory.ram.free(page.pfn()).expect("the table's own pages");
         }
     }

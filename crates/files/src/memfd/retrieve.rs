@@ -29,11 +29,18 @@ impl MemfdHandler {
             let filled = self.fill(files.inodes.get_mut(inode), &mut memory, &saved);
             filled.map(|()| inode).inspect_err(|_| files.inodes.put(memory.ram, inode))
         });
-        memory.kho.restore_free(memory.ram, PhysAddr::new(data));
+        if self.quirks.has(Quirk::StructureLeaked) {
+            memory.kho.restore_folio(memory.ram, PhysAddr::new(data), FrameUse::HandlerData);
+        } else {
+            memory.kho.restore_free(memory.ram, PhysAddr::new(data));
+        }
         let inode = result?;
         let opened = files.table.open(FileKind::Shmem(inode), flags::RDWR | flags::LARGEFILE);
         let file = opened.inspect_err(|_| files.inodes.put(memory.ram, inode))?;
         files.table.get_mut(file).pos = if saved.pos <= MAX_SIZE { saved.pos } else { 0 };
+        if self.quirks.has(Quirk::PlantedCanary) {
+            files.table.get_mut(file).pos += 1;
+        }
         Ok(file)
     }
 

@@ -74,16 +74,17 @@ impl Shmem {
             let step = (window - at % window).min(len - done);
             let piece = &bytes[usize::try_from(done).expect("below the length")..]
                 [..usize::try_from(step).expect("below the length")];
-            if let Err(refusal) = self.write_window(ram, at, piece) {
-                return if done > 0 {
-                    Ok(usize::try_from(done).expect("below the length"))
-                } else {
-                    Err(refusal)
-                };
+            match self.write_window(ram, at, piece) {
+                Ok(written) => done += written,
+                Err(refusal) if done == 0 => return Err(refusal),
+                Err(_) => break,
             }
-            done += step;
+            // Memory ran out inside the window: what was written counts.
+            if (pos + done) % window != 0 {
+                break;
+            }
         }
-        Ok(usize::try_from(len).expect("below the length"))
+        Ok(usize::try_from(done).expect("below the length"))
     }
 
     fn check_write(&self, end: u64) -> KResult<()> {
@@ -99,7 +100,8 @@ impl Shmem {
         Ok(())
     }
 
-    fn write_window(&mut self, ram: &mut Ram, pos: u64, bytes: &[u8]) -> KResult<()> {
+    /// Writes one window, page by page; returns how many bytes found memory.
+    fn write_window(&mut self, ram: &mut Ram, pos: u64, bytes: &[u8]) -> KResult<u64> {
         let len = u64::try_from(bytes.len()).expect("a length fits in 64 bits");
         self.check_write(pos + len)?;
         let pages = (pos + len).max(self.size).div_ceil(PAGE_SIZE);
@@ -109,14 +111,18 @@ impl Shmem {
             let index = at / PAGE_SIZE;
             let step = (PAGE_SIZE - at % PAGE_SIZE).min(len - done);
             let fresh = if step == PAGE_SIZE { Fresh::Overwritten } else { Fresh::Zeroed };
-            let folio = self.page_for_write(ram, index, pages, fresh)?;
+            let folio = match self.page_for_write(ram, index, pages, fresh) {
+                Ok(folio) => folio,
+                Err(refusal) if done == 0 => return Err(refusal),
+                Err(_) => return Ok(done),
+            };
             let to = folio.frame(index).addr().checked_add(at % PAGE_SIZE).expect("inside the page");
             let piece = &bytes[usize::try_from(done).expect("below the length")..][..part(step)];
             ram.mem.write(to, piece).expect("folios lie in memory");
             done += step;
             self.size = self.size.max(pos + done);
         }
-        Ok(())
+        Ok(len)
     }
 
     /// The folio of a page, made valid and dirty.

@@ -199,6 +199,14 @@ impl Outgoing {
         }
     }
 
+    /// After a commit that came to nothing: the count of sessions is as it was before.
+    pub(crate) fn take_back(&self, mem: &mut Memory<'_>) {
+        match self {
+            Self::V1(out) => out.set_count(mem, 0),
+            Self::V5(out) => out.set_sessions(mem, PhysAddr::NULL),
+        }
+    }
+
     /// Last thing of a serialisation: `count` sessions are there.
     pub(crate) fn commit(&self, mem: &mut Memory<'_>, count: u64) {
         match self {

@@ -2,6 +2,7 @@
 
 use luosim_abi::luo::record::SessionRecord;
 use luosim_abi::luo::{block, v5 as abi};
+use luosim_abi::quirk::Quirks;
 use luosim_abi::{Errno, KResult, Refusal};
 use luosim_physmem::{FrameUse, PhysAddr, PhysMem};
 use rustc_hash::FxHashSet;
@@ -59,14 +60,14 @@ pub(crate) fn file_chain() -> BlockChain {
 ///
 /// # Errors
 /// EINVAL: too small, another string, a bad chain. The kernel panics.
-pub(crate) fn read_header(mem: &mut Memory<'_>, ser: PhysAddr, size: u64) -> HeaderResult {
+pub(crate) fn read_header(mem: &mut Memory<'_>, ser: PhysAddr, size: u64, quirks: Quirks) -> HeaderResult {
     let header = read_struct(mem, ser, size);
     mem.kho.restore_free(mem.ram, ser);
     let header = header?;
     let number = header.liveupdate_num.get();
     mem.log.info(format!("luo: Retrieved live update data, liveupdate number: {number}"));
     let head = PhysAddr::new(header.sessions_pa.get());
-    let chain = read_chain(&mem.ram.mem, head, SESSION_SIZE, &mut FxHashSet::default())
+    let chain = read_chain(&mem.ram.mem, head, SESSION_SIZE, &mut FxHashSet::default(), quirks)
         .map_err(|bad| refuse_chain(mem, bad, "session"))?;
     let incoming = if chain.blocks.is_empty() { Incoming::Nothing } else { Incoming::V5 { chain } };
     Ok(Header { number, incoming, flbs: PhysAddr::new(header.flbs_pa.get()) })
@@ -135,8 +136,9 @@ pub(crate) fn read_files(
     mem: &mut Memory<'_>,
     session: &FoundSession,
     seen: &mut FxHashSet<PhysAddr>,
+    quirks: Quirks,
 ) -> Result<FoundFiles, Refusal> {
-    let chain = read_chain(&mem.ram.mem, session.files, FILE_SIZE, seen)
+    let chain = read_chain(&mem.ram.mem, session.files, FILE_SIZE, seen, quirks)
         .map_err(|bad| refuse_chain(mem, bad, "file"))?;
     let pages: Vec<PhysAddr> = chain.blocks.iter().map(|(page, _)| *page).collect();
     if chain.records() != session.count {

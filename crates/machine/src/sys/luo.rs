@@ -9,7 +9,9 @@ use luosim_files::{FileKind, flags};
 use luosim_luo::FileId;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
+use crate::address_space::Protection;
 use crate::caller::ProcessCaller;
+use crate::faults::Argument;
 use crate::process::Pid;
 use crate::{Kernel, Machine};
 
@@ -88,10 +90,26 @@ impl Machine {
     ) -> KResult<T> {
         let arg = self.argument(pid)?;
         self.running()?.parts(pid)?.0.memory.write(arg, request.as_bytes())?;
-        self.ioctl(pid, fd, command.code(), arg)?;
+        match std::mem::take(&mut self.faults.argument) {
+            Argument::Normal => self.ioctl(pid, fd, command.code(), arg)?,
+            Argument::Unmapped => self.ioctl(pid, fd, command.code(), 8)?,
+            Argument::ReadOnly => self.ioctl_read_only(pid, fd, command.code(), arg)?,
+        }
         let mut reply = T::new_zeroed();
         self.running()?.parts(pid)?.0.memory.read(arg, reply.as_mut_bytes())?;
         Ok(reply)
+    }
+
+    /// An ioctl whose argument lies in a page that cannot be written.
+    fn ioctl_read_only(&mut self, pid: Pid, fd: i32, code: u32, arg: u64) -> KResult<()> {
+        let protect = |machine: &mut Self, protection| -> KResult<()> {
+            machine.running()?.parts(pid)?.0.memory.protect(arg, 4096, protection);
+            Ok(())
+        };
+        protect(self, Protection::ReadOnly)?;
+        let answer = self.ioctl(pid, fd, code, arg);
+        protect(self, Protection::ReadWrite)?;
+        answer
     }
 
     fn session_call(&mut self, pid: Pid, device: i32, command: Command, name: &[u8]) -> KResult<i32> {

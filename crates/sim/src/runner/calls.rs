@@ -4,6 +4,7 @@ use luosim_abi::{Errno, KResult};
 use luosim_files::FileKind;
 use luosim_files::shmem::{Seals, Whence};
 use luosim_files::test_file::{Callback, Fault};
+use luosim_machine::faults::Argument;
 use luosim_machine::process::Pid;
 use luosim_machine::{ImageKind, address_space::Protection};
 use luosim_scenario::{Call, Op};
@@ -49,6 +50,7 @@ fn fault(call: &Call) -> Fault {
 
 impl Runner<'_> {
     pub(super) fn perform(&mut self, process: &str, pid: Pid, call: &Call) -> Answer {
+        self.place_argument(call);
         match call.op {
             Op::Open
             | Op::Reopen
@@ -73,6 +75,15 @@ impl Runner<'_> {
             Op::KexecLoad | Op::KexecUnload | Op::KhoFinalize => self.image(pid, call),
             _ => self.attributes(process, pid, call),
         }
+    }
+
+    fn place_argument(&mut self, call: &Call) {
+        let place = match call.text("argument") {
+            Some("readonly") => Argument::ReadOnly,
+            Some("unmapped") => Argument::Unmapped,
+            _ => return,
+        };
+        self.on().place_argument(place);
     }
 
     fn opening(&mut self, process: &str, pid: Pid, call: &Call) -> Answer {
@@ -330,6 +341,10 @@ impl Runner<'_> {
         let socket = self.fd(process, call, "socket");
         let machine = self.on();
         match call.op {
+            Op::CloseInReboot => {
+                machine.close_in_reboot(pid, fd, u32_of(call, "point", 0));
+                return Ok(0);
+            }
             Op::Fault => machine.set_fault(pid, fd, callback(call), fault(call))?,
             Op::Close => machine.close(pid, fd)?,
             Op::Dup2 => return machine.dup2(pid, fd, onto).map(i64::from),

@@ -4,11 +4,12 @@ use luosim_abi::KResult;
 use luosim_files::shmem::Whence;
 use luosim_luo::SessionName;
 use luosim_machine::process::Pid;
-use luosim_scenario::Call;
+use luosim_scenario::{Call, Op};
 use sha2::{Digest, Sha256};
 
 use super::contents::{CHUNK, Contents};
 use super::{RunError, Runner};
+use crate::explore::invariant::{self, Print};
 use crate::golden::hex;
 
 impl Runner<'_> {
@@ -165,6 +166,39 @@ impl Runner<'_> {
             .map(|kernel| kernel.log().contains(&text));
         let good = live.or_else(|| Some(self.last_boot.as_ref()?.log.contains(&text))).unwrap_or(false);
         self.expect(call, format!("{text:?} in the kernel log"), good, "no such line");
+    }
+
+    /// What no program can see.
+    pub(super) fn expect_inside(&mut self, call: &Call) {
+        let machine = self.machine.as_ref().expect("made by the caller");
+        match call.op {
+            Op::Remember => self.remembered = Print::of(machine),
+            Op::ExpectUnchanged => {
+                let now = Print::of(machine);
+                let differs = self.remembered.difference(&now);
+                self.expect(call, String::from("nothing changed"), differs.is_empty(), &differs);
+            }
+            Op::ExpectSound => {
+                let found = invariant::sound(machine).err().unwrap_or_default();
+                self.expect(call, String::from("sound memory"), found.is_empty(), &found);
+            }
+            Op::ExpectCalls => {
+                let found = invariant::calls(machine).join("; ");
+                let want = call.text("text").unwrap_or("").to_owned();
+                self.expect(call, format!("calls {want:?}"), want == found, &format!("{found:?}"));
+            }
+            _ => self.expect_frames(call),
+        }
+    }
+
+    fn expect_frames(&mut self, call: &Call) {
+        let machine = self.machine.as_ref().expect("made by the caller");
+        let found = invariant::left(machine);
+        for (name, found) in invariant::LEFT.iter().zip(found) {
+            if let Some(want) = call.u64(name) {
+                self.expect(call, format!("{want} frames {name}"), want == found, &found.to_string());
+            }
+        }
     }
 
     pub(super) fn expect_number(&mut self, call: &Call) {

@@ -2,9 +2,10 @@
 
 use luosim_abi::quirk::Quirk;
 use luosim_abi::release::ReleaseId;
+use luosim_luo::Stop;
 use luosim_machine::process::Pid;
 use luosim_machine::{BootOptions, BootReport, Machine, Outcome};
-use luosim_physmem::{PAGE_SIZE, PhysMem};
+use luosim_physmem::{PAGE_SIZE, PhysAddr, PhysMem};
 use luosim_scenario::{Call, Op};
 
 use super::{Look, RunError, Runner, beside};
@@ -53,11 +54,42 @@ impl Runner<'_> {
             }
             Op::BootImage => self.boot_image(call)?,
             Op::RetrieveAll => self.retrieve_all(call)?,
+            Op::FailAlloc | Op::StopReboot | Op::Poke => self.machine_fault(call)?,
+            Op::Remember | Op::ExpectUnchanged | Op::ExpectSound | Op::ExpectFrames | Op::ExpectCalls => {
+                self.machine()?;
+                self.expect_inside(call);
+            }
             Op::ExpectBoot => self.expect_boot(call),
             Op::ExpectLedger => self.expect_ledger(call),
             Op::ExpectLog => self.expect_log(call),
             Op::ExpectNumber => self.expect_number(call),
             op => unreachable!("`{}` is done by a process", op.spec().name),
+        }
+        Ok(())
+    }
+
+    fn machine_fault(&mut self, call: &Call) -> Result<(), RunError> {
+        let number = |name: &str, default: u32| {
+            call.u64(name).and_then(|value| u32::try_from(value).ok()).unwrap_or(default)
+        };
+        let machine = self.machine()?;
+        let told = match call.op {
+            Op::FailAlloc => machine.fail_alloc(number("nth", 1), number("times", 1)),
+            Op::StopReboot => {
+                let panics = call.text("how") == Some("panic");
+                machine.stop_reboot(number("point", 0), if panics { Stop::Panic } else { Stop::Refuse });
+                Ok(())
+            }
+            _ => {
+                let (addr, value) = (call.u64("addr").unwrap_or(0), call.u64("value").unwrap_or(0));
+                machine.poke_at_kexec(PhysAddr::new(addr), value);
+                Ok(())
+            }
+        };
+        let action = self.show("", call);
+        self.records.push(Record::Machine { action });
+        if let Err(refusal) = told {
+            self.fail(call, format!("`{}`: {}", call.op.spec().name, refusal.reason));
         }
         Ok(())
     }
@@ -124,6 +156,9 @@ impl Runner<'_> {
         let answer = result.as_ref().map(|_| 0).map_err(Clone::clone);
         self.record_call(process, pid, shown, &answer);
         self.judge(call, &answer);
+        if self.on().kernel().is_none() {
+            self.forget();
+        }
         let Ok(report) = result else { return Ok(()) };
         let returned = report.outcome == Outcome::Returned;
         let wanted = call.number("returns").is_some_and(|value| value != 0);

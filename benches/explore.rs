@@ -1,0 +1,57 @@
+//! Complete small cycles in the explorer, every promise looked at: boot, preserve, kexec, retrieve, compare, finish.
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use luosim_abi::release::ReleaseId;
+use luosim_machine::faults::Argument;
+use luosim_sim::explore::action::{Action, Plan};
+use luosim_sim::explore::campaign::Campaign;
+use luosim_sim::explore::options::Common;
+use luosim_sim::explore::world::{Case, World};
+
+/// A cycle of one session with one file of one page.
+fn small(release: ReleaseId) -> Case {
+    let (plan, arg) = (Plan::new(release), Argument::Normal);
+    let actions = vec![
+        Action::Open { p: 0, new: 0 },
+        Action::Create { p: 0, device: 0, name: 0, new: 1, arg },
+        Action::Memfd { p: 0, new: 2, kind: 0, huge: false },
+        Action::Write { p: 0, fd: 2, at: 0, cells: 8, seed: 1 },
+        Action::Preserve { p: 0, session: 1, fd: 2, token: 1, arg },
+        Action::Kexec { p: 0, plan },
+        Action::Open { p: 0, new: 0 },
+        Action::Take { p: 0, device: 0, name: 0, new: 1, arg },
+        Action::Retrieve { p: 0, session: 1, token: 1, new: 2, arg },
+        Action::Finish { p: 0, session: 1, reserved: 0, arg },
+    ];
+    let quirks_off = luosim_sim::explore::options::shipped_quirks();
+    Case { memory: 32 << 20, first: plan, quirks_on: Vec::new(), quirks_off, max_procs: 1, actions }
+}
+
+fn cycles(c: &mut Criterion) {
+    let mut group = c.benchmark_group("explore-cycles");
+    group.throughput(Throughput::Elements(1));
+    for (name, release) in [("6.19", ReleaseId::V6_19), ("7.3", ReleaseId::V7_3)] {
+        let case = small(release);
+        let mut world = World::new(case.memory).expect("the host has room");
+        group.bench_function(name, |b| {
+            b.iter(|| assert_eq!(world.run(&case, false), Ok(Ok(())), "a promise is broken"));
+        });
+    }
+}
+
+fn seeds(c: &mut Criterion) {
+    let mut group = c.benchmark_group("explore-seeds");
+    group.throughput(Throughput::Elements(1));
+    let common = Common { as_documented: true, ..Common::default() };
+    let mut campaign = Campaign::new(common).expect("the host has room");
+    let mut seed = 0;
+    group.bench_function("as-documented", |b| {
+        b.iter(|| {
+            seed += 1;
+            campaign.seed(seed).expect("the host has room").tally
+        });
+    });
+}
+
+criterion_group!(benches, cycles, seeds);
+criterion_main!(benches);

@@ -1,0 +1,265 @@
+//! What must be true after every step, by name; and what of it can be looked up in a machine without a reference.
+//!
+//! Contract: looking changes nothing. Which calls must succeed and what files must hold is in `reference`.
+
+use luosim_machine::Machine;
+use luosim_physmem::{FrameState, FrameUse, Pfn};
+
+macro_rules! invariants {
+    ($($name:ident = $text:literal, $about:literal;)*) => {
+        /// Something that must be true.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        pub enum Invariant { $(#[doc = $about] $name,)* }
+
+        impl Invariant {
+            /// Every invariant.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// Its name, in findings and in the book.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+
+            /// What it says.
+            #[must_use]
+            pub const fn describe(self) -> &'static str {
+                match self { $(Self::$name => $about,)* }
+            }
+        }
+    };
+}
+
+invariants! {
+    Contents = "contents",
+        "A retrieved file holds, byte for byte, what the preserved file held at the moment of the kexec, through any mixture of writes, stores through mappings, holes and resizing, before and after PRESERVE_FD.";
+    Size = "size", "A retrieved file has the size that the preserved one had, and occupies its pages.";
+    Position = "position", "A retrieved file has the position that the preserved description had at the reboot.";
+    Seals = "seals", "A retrieved file has the seals that the preserved one had, and none that it had not.";
+    Privileges = "privileges", "Nothing that was forbidden is allowed after a cycle: no seal is gone, no description is open for more, no file became executable.";
+    Tokens = "tokens", "A token names one file of a session, and gives back exactly the file that was preserved under it.";
+    Names = "names", "A name names one outgoing session, and gives back exactly the session that was created under it.";
+    Owner = "owner", "A file is in at most one session, under one token.";
+    Trace = "trace", "A call that fails, and a reboot that is refused, leaves everything as it was: frames, preserved blocks, sessions, files, and the records that the next kernel would read.";
+    Loss = "loss", "A failed call consumes nothing: after a reply that could not be written back, a refusal or a lack of memory the same call works once its reason is gone.";
+    Nesting = "nesting", "Handlers and bound objects are called in the documented order and in pairs: freeze and unfreeze, preserve and unpreserve, first and last file.";
+    Frames = "frames", "When every process is gone and every session that came is finished, only what the kernel itself keeps is left.";
+    Accounts = "accounts", "Every frame is free, allocated, preserved or reserved; the counts add up; no frame is freed twice or handed out twice.";
+    Scratch = "scratch", "Nothing lies in scratch, so nothing preserved does.";
+    Fate = "fate", "Every preserved file has exactly one fate in the ledger, the one that the calls made it have.";
+    Again = "again", "What could be preserved in one kernel can be preserved in the next, after it was retrieved and finished.";
+    Crossing = "crossing", "From one release to another either everything is given back or the documented layer refuses it; spoiled metadata is refused, never misread.";
+    Answer = "answer", "Every other call answers what the documentation says: success, or the errno of the first check that fails.";
+    Same = "same", "The same seed gives the same calls, the same answers and the same memory.";
+    Alive = "alive", "luosim itself does not panic, whatever it is given.";
+}
+
+/// Frames that are counted at the end of a kernel, by the names of `expect-frames`.
+pub const LEFT: [&str; 6] = ["luo", "data", "table", "cache", "handover", "preserved"];
+
+/// The uses that sessions and files account for, and frames preserved and not restored.
+#[must_use]
+pub fn left(machine: &Machine) -> [u64; 6] {
+    let Some(kernel) = machine.kernel() else { return [0; 6] };
+    let frames = &kernel.core().ram().frames;
+    let of = |kind| frames.outstanding(kind);
+    [
+        of(FrameUse::Luo),
+        of(FrameUse::HandlerData),
+        of(FrameUse::FolioTable),
+        of(FrameUse::PageCache),
+        of(FrameUse::Handover),
+        frames.stats().preserved,
+    ]
+}
+
+/// What a failed call must leave alone, in a few numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Print {
+    left: [u64; 6],
+    blocks: u64,
+    outgoing: usize,
+    incoming: usize,
+    descriptions: usize,
+    inodes: usize,
+    /// Digest of the bytes in pages of sessions and files.
+    records: u64,
+}
+
+impl Print {
+    /// The cheap numbers; what lies in the records is not looked at.
+    #[must_use]
+    pub fn counts(machine: &Machine) -> Self {
+        let Some(kernel) = machine.kernel() else { return Self::default() };
+        let core = kernel.core();
+        let files = core.open_files();
+        Self {
+            left: left(machine),
+            blocks: core.kho().tally().map_or(0, luosim_kho::tracker::Tally::blocks),
+            outgoing: kernel.luo().outgoing_sessions(),
+            incoming: kernel.luo().incoming_sessions(),
+            descriptions: files.table.count(),
+            inodes: files.inodes.count(),
+            records: 0,
+        }
+    }
+
+    /// Everything, with a digest of what the next kernel would read as sessions and files.
+    #[must_use]
+    pub fn of(machine: &Machine) -> Self {
+        Self { records: digest(machine, &[FrameUse::Luo]), ..Self::counts(machine) }
+    }
+
+    /// How `after` differs, in words; nothing if it does not. What a failed call allocates for a file's contents and for
+    /// the tracker's nodes it may keep, as a kernel does.
+    #[must_use]
+    pub fn difference(&self, after: &Self) -> String {
+        let mut found = Vec::new();
+        for (index, name) in LEFT.iter().enumerate().filter(|(_, name)| **name != "cache") {
+            found.push((*name, self.left[index], after.left[index]));
+        }
+        let number = |count: usize| u64::try_from(count).expect("a count fits in 64 bits");
+        found.push(("preserved blocks", self.blocks, after.blocks));
+        found.push(("outgoing sessions", number(self.outgoing), number(after.outgoing)));
+        found.push(("incoming sessions", number(self.incoming), number(after.incoming)));
+        found.push(("open descriptions", number(self.descriptions), number(after.descriptions)));
+        found.push(("memory files", number(self.inodes), number(after.inodes)));
+        found.push(("digest of the records", self.records, after.records));
+        let changed = found.iter().filter(|(_, before, after)| before != after);
+        let words: Vec<String> =
+            changed.map(|(name, before, after)| format!("{name}: {before}, now {after}")).collect();
+        words.join("; ")
+    }
+}
+
+/// 64 bits of the pages allocated for `uses`, with their places. No cryptography: mistakes do not aim.
+#[must_use]
+pub fn digest(machine: &Machine, uses: &[FrameUse]) -> u64 {
+    let Some(kernel) = machine.kernel() else { return 0 };
+    let ram = kernel.core().ram();
+    let (mut hash, mut page) = (0xcbf2_9ce4_8422_2325u64, [0u8; 4096]);
+    for pfn in (0..ram.frames.frame_count()).map(Pfn::new) {
+        let FrameState::AllocatedHead(order) = ram.frames.state(pfn) else { continue };
+        if !uses.contains(&ram.frames.use_of(pfn)) {
+            continue;
+        }
+        hash = mix(hash, pfn.raw());
+        for frame in pfn.raw()..pfn.raw() + order.pages() {
+            ram.mem.read(Pfn::new(frame).addr(), &mut page).expect("allocated frames lie in memory");
+            let words =
+                page.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("8 bytes")));
+            hash = words.fold(hash, mix);
+        }
+    }
+    hash
+}
+
+/// One more word of a digest.
+#[must_use]
+pub fn mix(hash: u64, word: u64) -> u64 {
+    (hash ^ word).wrapping_mul(0x9fb2_1c65_1e98_df25).rotate_left(29)
+}
+
+/// The counts of the allocator, without a sweep.
+///
+/// # Errors
+/// What does not add up.
+pub fn accounts(machine: &Machine) -> Result<(), String> {
+    let Some(kernel) = machine.kernel() else { return Ok(()) };
+    let stats = kernel.core().ram().frames.stats();
+    if stats.free + stats.allocated + stats.preserved + stats.reserved != stats.total || stats.bad_frees > 0 {
+        return Err(format!("the allocator's counts do not add up: {stats:?}"));
+    }
+    Ok(())
+}
+
+/// Counts recounted frame by frame, and scratch.
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn sound(machine: &Machine) -> Result<(), String> {
+    accounts(machine)?;
+    let Some(kernel) = machine.kernel() else { return Ok(()) };
+    let frames = &kernel.core().ram().frames;
+    let (mut counted, mut at, total) = ([0u64; 4], 0, frames.frame_count());
+    while at < total {
+        let (slot, pages) = match frames.state(Pfn::new(at)) {
+            FrameState::Free => (0, 1),
+            FrameState::AllocatedHead(order) => (1, order.pages()),
+            FrameState::PreservedHead(order) => (2, order.pages()),
+            FrameState::Reserved => (3, 1),
+            FrameState::Tail => return Err(format!("frame {at} is inside no block")),
+        };
+        counted[slot] += pages;
+        at += pages;
+    }
+    let stats = frames.stats();
+    if counted != [stats.free, stats.allocated, stats.preserved, stats.reserved] {
+        return Err(format!("frames counted one by one: {counted:?}, by the allocator: {stats:?}"));
+    }
+    scratch(machine)
+}
+
+/// Every frame of scratch is reserved.
+///
+/// # Errors
+/// The first that is not.
+pub fn scratch(machine: &Machine) -> Result<(), String> {
+    let Some(kernel) = machine.kernel() else { return Ok(()) };
+    let frames = &kernel.core().ram().frames;
+    for area in kernel.core().kho().scratch() {
+        let first = area.addr.pfn().raw();
+        let odd = (first..first + area.size / 4096)
+            .find(|pfn| frames.state(Pfn::new(*pfn)) != FrameState::Reserved);
+        if let Some(pfn) = odd {
+            return Err(format!("frame {pfn} lies in scratch and is {}", frames.state(Pfn::new(pfn))));
+        }
+    }
+    Ok(())
+}
+
+/// What handlers of test files and test objects logged in this kernel: [`interesting`] lines without their beginnings.
+#[must_use]
+pub fn calls(machine: &Machine) -> Vec<String> {
+    let Some(kernel) = machine.kernel() else { return Vec::new() };
+    kernel.log().lines.iter().filter_map(|line| interesting(&line.text)).map(str::to_owned).collect()
+}
+
+/// A log line of a test file's handler, or of a test object, without its beginning.
+#[must_use]
+pub fn interesting(line: &str) -> Option<&str> {
+    if let Some(rest) = line.strip_prefix("luosim_test: ") {
+        return Some(rest);
+    }
+    let rest = line.strip_prefix("liveupdate test: liveupdate-test-")?;
+    rest.ends_with("was triggered").then_some(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_described() {
+        let names: std::collections::BTreeSet<&str> = Invariant::ALL.iter().map(|one| one.name()).collect();
+        assert_eq!(names.len(), Invariant::ALL.len());
+        assert!(Invariant::ALL.iter().all(|one| one.describe().ends_with('.')));
+    }
+
+    #[test]
+    fn a_difference_is_told_in_words() {
+        let before = Print::default();
+        let after = Print { outgoing: 1, ..before };
+        assert_eq!(before.difference(&after), "outgoing sessions: 0, now 1");
+        assert_eq!(before.difference(&before), "");
+    }
+
+    #[test]
+    fn only_lines_of_test_files_and_objects_count() {
+        assert_eq!(interesting("luosim_test: file 3: freeze"), Some("file 3: freeze"));
+        let object = "liveupdate test: liveupdate-test-flb-v0: preserve was triggered";
+        assert_eq!(interesting(object), Some("flb-v0: preserve was triggered"));
+        assert_eq!(interesting("luo: something"), None);
+    }
+}
