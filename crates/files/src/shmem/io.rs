@@ -80,7 +80,7 @@ impl Shmem {
                 Err(_) => break,
             }
             // Memory ran out inside the window: what was written counts.
-            if (pos + done) % window != 0 {
+            if !(pos + done).is_multiple_of(window) {
                 break;
             }
         }
