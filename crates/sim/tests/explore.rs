@@ -24,40 +24,8 @@ fn replays(finding: &Finding) {
 
 #[test]
 fn the_canary_is_found() {
-    let (seed, finding) = find(Quirk::PlantedCanary, 200).expect("a blind explorer");
-    println!("seed {seed}\n{}", finding.scenario);
+    let (_, finding) = find(Quirk::PlantedCanary, 200).expect("a blind explorer");
     replays(&finding);
-}
-
-#[test]
-#[ignore = "a survey, for whoever works on the explorer: SEEDS=n"]
-fn survey() {
-    let seeds: u64 = std::env::var("SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(300);
-    let as_documented = std::env::var("DOC").is_ok();
-    let mut campaign = Campaign::new(Common { as_documented, ..Common::default() }).expect("room");
-    let mut groups = std::collections::BTreeMap::<String, (u64, Finding)>::new();
-    let mut tally = luosim_sim::explore::world::Tally::default();
-    for seed in 0..seeds {
-        let outcome = campaign.seed(seed).expect("room");
-        tally.add(outcome.tally);
-        for finding in outcome.findings {
-            groups.entry(finding.cause.clone()).or_insert_with(|| (0, finding)).0 += 1;
-        }
-    }
-    println!("{tally:?}");
-    for (cause, (count, finding)) in groups {
-        println!(
-            "=== {count} x {cause}: {} -> {} steps\n{}",
-            finding.steps_found, finding.steps, finding.detail
-        );
-        if finding.quirk.is_none() {
-            println!("{}", finding.scenario);
-            let report = luosim_scenario::parse(&finding.scenario).map(|scenario| {
-                luosim_sim::run(&scenario, &luosim_sim::Options::default()).expect("it runs").failures
-            });
-            println!("replay: {report:?}");
-        }
-    }
 }
 
 #[test]
@@ -67,13 +35,7 @@ fn the_whole_zoo_is_found() {
         .iter()
         .filter(|quirk| {
             let found = find(**quirk, 20_000);
-            if let Some((seed, finding)) = &found {
-                println!(
-                    "{quirk}: seed {seed}, {} -> {} steps: {}",
-                    finding.steps_found,
-                    finding.steps,
-                    finding.invariant.name()
-                );
+            if let Some((_, finding)) = &found {
                 replays(finding);
             }
             found.is_none()
@@ -116,7 +78,13 @@ fn nothing_breaks_without_quirks() {
 
 #[test]
 fn a_few_of_the_zoo_are_found_and_repeat_in_a_few_steps() {
-    for quirk in [Quirk::TokenTwice, Quirk::StructureLeaked, Quirk::SerializeRacesClose, Quirk::UndoFirstOnly, Quirk::SealsNotCarried] {
+    for quirk in [
+        Quirk::TokenTwice,
+        Quirk::StructureLeaked,
+        Quirk::SerializeRacesClose,
+        Quirk::UndoFirstOnly,
+        Quirk::SealsNotCarried,
+    ] {
         let (_, finding) = find(quirk, 400).unwrap_or_else(|| panic!("{quirk} is not found"));
         assert!(finding.steps <= 12, "{quirk}: {}", finding.scenario);
         replays(&finding);

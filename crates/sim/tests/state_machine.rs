@@ -48,7 +48,7 @@ impl ReferenceStateMachine for Model {
         let state = state.clone();
         let draw = move |seed| {
             let mut rng = Rng::new(seed);
-            Draw { options: &state.options, rng: &mut rng, world: &state.reference, kexecs: 0 }.next()
+            Draw { options: &state.options, rng: &mut rng, world: &state.reference, kexecs: 0 }.step()
         };
         any::<u64>().prop_map(draw).boxed()
     }

@@ -153,7 +153,7 @@ fn steps(
 ) -> Option<Violation> {
     let mut kexecs = 0;
     for _ in 0..options.steps {
-        let action = Draw { options, rng, world: world.reference(), kexecs }.next();
+        let action = Draw { options, rng, world: world.reference(), kexecs }.step();
         actions.push(action.clone());
         let before = world.tally().kexecs;
         if let Err(broken) = world.step(&action) {

@@ -23,7 +23,7 @@ pub struct Draw<'a> {
 
 impl Draw<'_> {
     /// The next step; most draws mean something.
-    pub fn next(&mut self) -> Action {
+    pub fn step(&mut self) -> Action {
         let p = self.process();
         // Somebody has the device, most of the time; what came is asked for.
         if self.world.luo && !self.world.device_open && self.rng.chance(1, 2) {

@@ -26,7 +26,8 @@ pub fn run(world: &mut World, data: &[u8]) -> Result<(), Box<Violation>> {
     let mut kexecs = 0;
     for word in steps.as_chunks::<2>().0.iter().take(400) {
         let mut rng = Rng::new(u64::from(u16::from_le_bytes(*word)));
-        let action: Action = Draw { options: &options, rng: &mut rng, world: world.reference(), kexecs }.next();
+        let action: Action =
+            Draw { options: &options, rng: &mut rng, world: world.reference(), kexecs }.step();
         let before = world.tally().kexecs;
         world.step(&action)?;
         kexecs += usize::from(world.tally().kexecs > before);

@@ -22,7 +22,7 @@ impl Rng {
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn word(&mut self) -> u64 {
         let [a, b, c, d] = self.0;
         let result = a.wrapping_add(d).rotate_left(23).wrapping_add(a);
         let (c, d) = (c ^ a, d ^ b);
@@ -32,7 +32,7 @@ impl Rng {
 
     /// A number below `bound`; 0 for a bound of 0. The bias is below 2^-32, which no run notices.
     pub fn below(&mut self, bound: u32) -> u32 {
-        let high = (self.next() >> 32).wrapping_mul(u64::from(bound)) >> 32;
+        let high = (self.word() >> 32).wrapping_mul(u64::from(bound)) >> 32;
         u32::try_from(high).expect("below a 32-bit bound")
     }
 
@@ -74,7 +74,7 @@ mod tests {
     fn the_numbers_of_a_seed_never_change() {
         let mut rng = Rng::new(0);
         // Reference: xoshiro256++ of Blackman and Vigna, its state from splitmix64 of 0.
-        assert_eq!([rng.next(), rng.next()], [0x5317_5d61_490b_23df, 0x61da_6f3d_c380_d507]);
+        assert_eq!([rng.word(), rng.word()], [0x5317_5d61_490b_23df, 0x61da_6f3d_c380_d507]);
     }
 
     #[test]

@@ -256,7 +256,7 @@ impl Reference {
                 inode.pages = true;
             }
             Action::Punch { at, cells, .. } => {
-                inode.cells.retain(|cell, _| *cell < at || *cell >= at + cells)
+                inode.cells.retain(|cell, _| *cell < at || *cell >= at + cells);
             }
             Action::Seek { to, .. } => self.descs[desc].pos = u64::from(to),
             Action::Seal { seals, .. } => {
