@@ -214,6 +214,11 @@ fn the_chapter_on_releases_is_true() {
 }
 
 #[test]
+fn the_chapter_on_exploring_is_true() {
+    assert_eq!(check_page("docs/explore.md"), 6);
+}
+
+#[test]
 fn the_chapter_on_programs_is_true() {
     assert_eq!(check_page("docs/run-your-program.md"), 16);
 }
@@ -233,6 +238,7 @@ fn no_other_page_shows_commands_that_nobody_runs() {
     let known = [
         "tour.md",
         "command.md",
+        "explore.md",
         "inspect.md",
         "json.md",
         "preflight.md",
