@@ -227,6 +227,48 @@ impl Frames {
         self.stats
     }
 
+    /// Free, allocated, preserved and reserved frames, counted one by one; `None` if some lie inside no block.
+    #[must_use]
+    pub fn recount(&self) -> Option<[u64; 4]> {
+        let (mut counts, mut tails, mut want) = ([0u64; 4], 0u64, 0u64);
+        for piece in self.states.chunks(64) {
+            let len = u64::try_from(piece.len()).expect("at most 64");
+            // Most of a memory is of one kind for long.
+            if piece.iter().fold(0, |all, byte| all | *byte) == 0 {
+                counts[0] += len;
+                continue;
+            }
+            if piece.iter().fold(true, |all, byte| all & (*byte == RESERVED)) {
+                counts[3] += len;
+                continue;
+            }
+            for byte in piece {
+                match decode(*byte) {
+                    FrameState::Free => counts[0] += 1,
+                    FrameState::AllocatedHead(order) => {
+                        counts[1] += order.pages();
+                        want += order.pages() - 1;
+                    }
+                    FrameState::PreservedHead(order) => {
+                        counts[2] += order.pages();
+                        want += order.pages() - 1;
+                    }
+                    FrameState::Reserved => counts[3] += 1,
+                    FrameState::Tail => tails += 1,
+                }
+            }
+        }
+        (tails == want).then_some(counts)
+    }
+
+    /// The first of `pages` frames from `pfn` on that is not reserved.
+    #[must_use]
+    pub fn first_not_reserved(&self, pfn: Pfn, pages: u64) -> Option<Pfn> {
+        let range = index(pfn.raw().min(self.stats.total))..index((pfn.raw() + pages).min(self.stats.total));
+        let at = self.states[range].iter().position(|byte| *byte != RESERVED)?;
+        Some(Pfn::new(pfn.raw() + u64::try_from(at).expect("an index")))
+    }
+
     /// Frames allocated for `purpose`.
     #[must_use]
     pub fn outstanding(&self, purpose: FrameUse) -> u64 {

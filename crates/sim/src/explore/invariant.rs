@@ -182,18 +182,9 @@ pub fn sound(machine: &Machine) -> Result<(), String> {
     accounts(machine)?;
     let Some(kernel) = machine.kernel() else { return Ok(()) };
     let frames = &kernel.core().ram().frames;
-    let (mut counted, mut at, total) = ([0u64; 4], 0, frames.frame_count());
-    while at < total {
-        let (slot, pages) = match frames.state(Pfn::new(at)) {
-            FrameState::Free => (0, 1),
-            FrameState::AllocatedHead(order) => (1, order.pages()),
-            FrameState::PreservedHead(order) => (2, order.pages()),
-            FrameState::Reserved => (3, 1),
-            FrameState::Tail => return Err(format!("frame {at} is inside no block")),
-        };
-        counted[slot] += pages;
-        at += pages;
-    }
+    let Some(counted) = frames.recount() else {
+        return Err(String::from("some frames are inside no block, or blocks overlap"));
+    };
     let stats = frames.stats();
     if counted != [stats.free, stats.allocated, stats.preserved, stats.reserved] {
         return Err(format!("frames counted one by one: {counted:?}, by the allocator: {stats:?}"));
@@ -209,11 +200,8 @@ pub fn scratch(machine: &Machine) -> Result<(), String> {
     let Some(kernel) = machine.kernel() else { return Ok(()) };
     let frames = &kernel.core().ram().frames;
     for area in kernel.core().kho().scratch() {
-        let first = area.addr.pfn().raw();
-        let odd = (first..first + area.size / 4096)
-            .find(|pfn| frames.state(Pfn::new(*pfn)) != FrameState::Reserved);
-        if let Some(pfn) = odd {
-            return Err(format!("frame {pfn} lies in scratch and is {}", frames.state(Pfn::new(pfn))));
+        if let Some(pfn) = frames.first_not_reserved(area.addr.pfn(), area.size / 4096) {
+            return Err(format!("frame {pfn} lies in scratch and is {}", frames.state(pfn)));
         }
     }
     Ok(())
