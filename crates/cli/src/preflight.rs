@@ -345,7 +345,7 @@ mod tests {
             }),
             sessions: vec![
                 session("cache", &[memfd]),
-                session("vm\n1", &[memfd, "vfio-pci-v1", memfd]),
+                session(r"vm\u{a}1", &[memfd, "vfio-pci-v1", memfd]),
                 session("empty", &[]),
             ],
             ..Handover::default()

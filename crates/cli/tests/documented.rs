@@ -214,7 +214,7 @@ fn the_chapter_on_releases_is_true() {
 }
 
 #[test]
-fn the_chapter_on_the_explorer_is_true() {
+fn the_chapter_on_exploring_is_true() {
     assert_eq!(check_page("docs/explore.md"), 6);
 }
 
