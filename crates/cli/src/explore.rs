@@ -56,7 +56,7 @@ pub(crate) struct ExploreArguments {
     /// Every kernel is of this release
     #[arg(long, value_name = "RELEASE", value_parser = release, conflicts_with = "chain")]
     release: Option<ReleaseId>,
-    /// Kernels in this order, the last again and again; `any` [default] lets each seed draw
+    /// Kernels in this order, the last again and again; `any`, the default, lets each seed draw
     #[arg(long, value_name = "RELEASES", value_parser = chain)]
     chain: Option<ChainArgument>,
     /// Threads [default: as many as there are cores]
