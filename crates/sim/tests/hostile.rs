@@ -5,6 +5,8 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use luosim_physmem::PhysMem;
+use luosim_sim::explore::fuzz;
+use luosim_sim::explore::world::World;
 use luosim_sim::golden::{Manifest, load};
 use luosim_sim::hostile::{Arena, Base, empty_params};
 use proptest::prelude::*;
@@ -36,6 +38,21 @@ fn the_corpus_is_survived() {
     inputs.sort();
     let sessions: usize = inputs.iter().map(|path| arena.boot(&std::fs::read(path).expect("readable"))).sum();
     assert!(inputs.len() >= 5 && sessions >= 4 * 3, "{} inputs, {sessions} sessions", inputs.len());
+}
+
+/// The same for sequences of calls: none breaks a promise, those that once did among them.
+#[test]
+fn the_corpus_of_calls_keeps_every_promise() {
+    let mut world = World::new(32 << 20).expect("the host has room");
+    let inputs = std::fs::read_dir(root().join("fuzz/corpus/calls")).expect("the corpus is there");
+    let mut count = 0;
+    for entry in inputs {
+        let path = entry.expect("an entry").path();
+        let found = fuzz::run(&mut world, &std::fs::read(&path).expect("readable"));
+        assert!(found.is_ok(), "{}\n{}", path.display(), found.expect_err("checked").scenario);
+        count += 1;
+    }
+    assert!(count >= 2 && world.tally().steps > 50, "{count} inputs, {:?}", world.tally());
 }
 
 #[test]

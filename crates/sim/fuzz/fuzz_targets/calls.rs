@@ -12,7 +12,7 @@ thread_local! {
 }
 
 fuzz_target!(|data: &[u8]| WORLD.with_borrow_mut(|world| {
-    if let Err(broken) = fuzz::run(world, data) {
-        panic!("{broken:?}");
+    if let Err(found) = fuzz::run(world, data) {
+        panic!("{}\n{}", found.detail, found.scenario);
     }
 }));

@@ -97,14 +97,7 @@ impl Campaign {
         let mut rng = Rng::new(seed);
         let mut options = Options::draw(seed, &self.common, &mut rng);
         options.quirks_off.extend(off);
-        let case = Case {
-            memory: options.memory,
-            first: options.plan(0),
-            quirks_on: options.quirks_on.clone(),
-            quirks_off: options.quirks_off.clone(),
-            max_procs: options.procs,
-            actions: Vec::new(),
-        };
+        let case = options.case();
         self.world.begin(case.clone(), fresh)?;
         let mut actions = Vec::new();
         let world = &mut self.world;

@@ -6,6 +6,7 @@ use luosim_abi::release::{RELEASES, ReleaseId};
 
 use super::action::Plan;
 use super::rng::Rng;
+use super::world::Case;
 
 macro_rules! faults {
     ($($name:ident = $text:literal, $about:literal;)*) => {
@@ -336,6 +337,19 @@ impl Options {
     #[must_use]
     pub fn plan(&self, kexecs: usize) -> Plan {
         *self.chain.get(kexecs).or(self.chain.last()).expect("a chain has a kernel")
+    }
+
+    /// The case that these options begin: no step yet.
+    #[must_use]
+    pub fn case(&self) -> Case {
+        Case {
+            memory: self.memory,
+            first: self.plan(0),
+            quirks_on: self.quirks_on.clone(),
+            quirks_off: self.quirks_off.clone(),
+            max_procs: self.procs,
+            actions: Vec::new(),
+        }
     }
 
     /// In words.

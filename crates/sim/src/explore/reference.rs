@@ -50,8 +50,6 @@ pub struct Inode {
     pub owned: bool,
     /// Whether it came from the previous kernel.
     pub came: bool,
-    /// Whether it has pages: a file that LUO holds has them as soon as it has a size.
-    pub pages: bool,
     /// Shared mappings through which it may be written.
     pub mappings: u32,
     /// Whether it prefers folios of 2 MiB.

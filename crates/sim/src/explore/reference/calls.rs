@@ -245,7 +245,6 @@ impl Reference {
             Kind::File(inode) => {
                 let inode = &mut self.inodes[inode];
                 (inode.owned, inode.frozen) = (true, true);
-                inode.pages |= inode.size > 0;
             }
             Kind::Test(test) => {
                 self.tests[test].owned = true;
@@ -274,11 +273,6 @@ impl Reference {
         };
         if !reached || !handler {
             return;
-        }
-        if let Kind::File(inode) = self.descs[desc].kind
-            && self.starved
-        {
-            self.inodes[inode].pages |= self.inodes[inode].size > 0;
         }
         // Without memory for the session's records the handler was not asked: the log tells which.
         self.get_objects();

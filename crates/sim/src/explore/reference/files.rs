@@ -190,7 +190,6 @@ impl Reference {
         match *action {
             Action::Store { p, map, at, cells, seed } => {
                 if let Some((inode, _)) = self.mapped(p, map).filter(|_| answer.is_ok()) {
-                    self.inodes[inode].pages = true;
                     self.inodes[inode].cells.extend((at..at + cells).map(|cell| (cell, seed)));
                 }
             }
@@ -218,7 +217,6 @@ impl Reference {
         let (size, map) = match self.kind(p, fd) {
             Some(Kind::File(inode)) => {
                 let inode = &mut self.inodes[inode];
-                inode.pages |= cells > 0;
                 (&mut inode.size, &mut inode.cells)
             }
             Some(Kind::Test(test)) => {
@@ -253,7 +251,6 @@ impl Reference {
             }
             Action::Allocate { at, cells, .. } => {
                 inode.size = inode.size.max(bytes(at + cells));
-                inode.pages = true;
             }
             Action::Punch { at, cells, .. } => {
                 inode.cells.retain(|cell, _| *cell < at || *cell >= at + cells);
@@ -360,7 +357,8 @@ fn expect_truncate(inode: &Inode, writable: bool, size: u64) -> Want {
 
 fn expect_seal(inode: &Inode, writable: bool, seals: u32) -> Want {
     let new_write = seals & WRITE != 0 && inode.seals & WRITE == 0;
-    let busy = inode.mappings > 0 || inode.frozen && (inode.pages || inode.size > 0);
+    // A file that LUO holds has a page for each of its size, and none besides.
+    let busy = inode.mappings > 0 || inode.frozen && inode.size > 0;
     fails_if(!writable || inode.seals & SEAL != 0, Errno::EPERM)
         .or_else(|| fails_if(new_write && busy, Errno::EBUSY))
         .unwrap_or(Want::Value(0))

@@ -236,9 +236,8 @@ impl Reference {
                 let exec = inode.seals & 0x20 == 0;
                 let last = u32::try_from(inode.size.div_ceil(CELL)).unwrap_or(u32::MAX);
                 let cells = inode.cells.range(..last).map(|(cell, seed)| (*cell, *seed)).collect();
-                let pages = inode.size > 0;
                 Carried::Memory(
-                    Inode { exec, cells, pages, size: inode.size, seals: inode.seals, ..Inode::default() },
+                    Inode { exec, cells, size: inode.size, seals: inode.seals, ..Inode::default() },
                     open.pos,
                 )
             }
