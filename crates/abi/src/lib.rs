@@ -16,6 +16,7 @@ pub mod ioctl;
 pub mod kho;
 pub mod luo;
 pub mod memfd;
+mod named;
 pub mod quirk;
 pub mod release;
 

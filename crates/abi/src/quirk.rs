@@ -9,118 +9,95 @@
 
 use std::fmt;
 
-macro_rules! quirks {
-    ($($variant:ident = $name:literal, $text:literal;)*) => {
-        /// One named defect of a real release.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Quirk {
-            $(#[doc = $text] $variant,)*
-        }
+crate::named! {
+    /// One named defect of a real release: who has it, what triggers it, what is seen.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub enum Quirk {
+        NoNameCheck = "no-name-check",
+            "6.19, 7.0, early 7.1: CREATE_SESSION takes an empty name, and cuts 64 bytes without NUL to 63";
+        NoDirectionCheck = "no-direction-check",
+            "6.19, 7.0: a session command is run whether the session is incoming or outgoing";
+        SameInodeTwice = "same-inode-twice",
+            "6.19, 7.0: one memfd may be preserved under several tokens; only the first retrieve gets its pages";
+        FinishIgnoresReserved = "finish-ignores-reserved",
+            "6.19 to 7.1, early 7.2: FINISH does not look at its reserved field";
+        RetrieveErrorForgotten = "retrieve-error-forgotten",
+            "6.19, 7.0: a failed RETRIEVE_FD is not remembered; another try works on memory that is already freed";
+        DeserializeErrorSwallowed = "deserialize-error-swallowed",
+            "6.19, 7.0: a file that cannot be deserialised ends its session's list silently instead of failing the open";
+        SealsNotCarried = "seals-not-carried",
+            "6.19, 7.0: memfd-v1 has no seals; every file comes back with F_SEAL_SEAL alone";
+        FolioFlagsAtPreserve = "folio-flags-at-preserve",
+            "6.19, 7.0: pages allocated but unused at PRESERVE_FD come back as zeros, whatever was written later";
+        LargeFileTruncatedCount = "large-file-einval",
+            "6.19, 7.0: no limit on the pages of a memfd; the page count is cut to 32 bits (16 TiB gives EINVAL)";
+        StaleRestoreError = "stale-restore-error",
+            "6.19, 7.0: when a folio cannot be restored after another could, RETRIEVE_FD succeeds with pages missing";
+        BlocksOnePerFolio = "blocks-one-per-folio",
+            "6.19, 7.0: st_blocks of a retrieved file counts one page for each folio, whatever its order";
+        ShortLinkText = "short-link-text",
+            "6.19, 7.0: readlink of a session descriptor fails with ENAMETOOLONG for names of 39 bytes and more";
+        EmptyTrailingBlock = "empty-trailing-block",
+            "7.2, 7.3: a CREATE_SESSION refused with EEXIST when all blocks are full leaves an empty block, and \
+             the next kernel panics";
+        ExecSealImpliesWrite = "exec-seal-implies-write",
+            "7.1 to 7.3: a memfd with F_SEAL_EXEC comes back executable and sealed against writing and resizing";
+        RetrieveSessionFaultDestroys = "retrieve-session-fault-destroys",
+            "all: RETRIEVE_SESSION whose reply cannot be written back finishes and removes the session";
+        WriteWindowPage = "write-window-page",
+            "6.19 to 7.1: a write over the end of a frozen or grow-sealed file is cut at a page, not at 2 MiB";
+        FinalizeErrorKeepsFrozen = "finalize-error-keeps-frozen",
+            "6.19, 7.0: when KHO cannot be finalised, reboot says EAGAIN and the frozen files stay frozen";
+        PreserveContextRunsLuo = "preserve-context-runs-luo",
+            "6.19, 7.0: the live update steps run for images loaded with KEXEC_PRESERVE_CONTEXT as well";
+        CrashImageTakesKho = "crash-image-takes-kho",
+            "6.19, 7.0: an image for the crash kernel takes the handover along";
+        CrashKernelKeepsKho = "crash-kernel-keeps-kho",
+            "up to 7.2: KHO is not switched off in a crash kernel";
+        FlbErrorForgotten = "flb-error-forgotten",
+            "7.0, 7.1: an FLB that could not be retrieved is tried again at the next call";
+        LateSealsLost = "late-seals-lost",
+            "7.1 to 7.3: seals added after PRESERVE_FD do not cross: the file comes back with the seals that it had then";
+        AccessModeGrows = "access-mode-grows",
+            "all: a description opened for reading alone is preserved, and comes back open for writing too";
+        ReplyFaultAfterEffect = "reply-fault-after-effect",
+            "all: PRESERVE_FD and FINISH whose reply cannot be written back say EFAULT and have done their work";
 
-        impl Quirk {
-            /// Every quirk.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
-
-            /// The name used in scenario files and transcripts.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $name,)* }
-            }
-
-            /// One line: who has it, what triggers it, what is seen.
-            #[must_use]
-            pub const fn describe(self) -> &'static str {
-                match self { $(Self::$variant => $text,)* }
-            }
-        }
-    };
-}
-
-quirks! {
-    NoNameCheck = "no-name-check",
-        "6.19, 7.0, early 7.1: CREATE_SESSION takes an empty name, and cuts 64 bytes without NUL to 63";
-    NoDirectionCheck = "no-direction-check",
-        "6.19, 7.0: a session command is run whether the session is incoming or outgoing";
-    SameInodeTwice = "same-inode-twice",
-        "6.19, 7.0: one memfd may be preserved under several tokens; only the first retrieve gets its pages";
-    FinishIgnoresReserved = "finish-ignores-reserved",
-        "6.19 to 7.1, early 7.2: FINISH does not look at its reserved field";
-    RetrieveErrorForgotten = "retrieve-error-forgotten",
-        "6.19, 7.0: a failed RETRIEVE_FD is not remembered; another try works on memory that is already freed";
-    DeserializeErrorSwallowed = "deserialize-error-swallowed",
-        "6.19, 7.0: a file that cannot be deserialised ends its session's list silently instead of failing the open";
-    SealsNotCarried = "seals-not-carried",
-        "6.19, 7.0: memfd-v1 has no seals; every file comes back with F_SEAL_SEAL alone";
-    FolioFlagsAtPreserve = "folio-flags-at-preserve",
-        "6.19, 7.0: pages allocated but unused at PRESERVE_FD come back as zeros, whatever was written later";
-    LargeFileTruncatedCount = "large-file-einval",
-        "6.19, 7.0: no limit on the pages of a memfd; the page count is cut to 32 bits (16 TiB gives EINVAL)";
-    StaleRestoreError = "stale-restore-error",
-        "6.19, 7.0: when a folio cannot be restored after another could, RETRIEVE_FD succeeds with pages missing";
-    BlocksOnePerFolio = "blocks-one-per-folio",
-        "6.19, 7.0: st_blocks of a retrieved file counts one page for each folio, whatever its order";
-    ShortLinkText = "short-link-text",
-        "6.19, 7.0: readlink of a session descriptor fails with ENAMETOOLONG for names of 39 bytes and more";
-    EmptyTrailingBlock = "empty-trailing-block",
-        "7.2, 7.3: a CREATE_SESSION refused with EEXIST when all blocks are full leaves an empty block, and \
-         the next kernel panics";
-    ExecSealImpliesWrite = "exec-seal-implies-write",
-        "7.1 to 7.3: a memfd with F_SEAL_EXEC comes back executable and sealed against writing and resizing";
-    RetrieveSessionFaultDestroys = "retrieve-session-fault-destroys",
-        "all: RETRIEVE_SESSION whose reply cannot be written back finishes and removes the session";
-    WriteWindowPage = "write-window-page",
-        "6.19 to 7.1: a write over the end of a frozen or grow-sealed file is cut at a page, not at 2 MiB";
-    FinalizeErrorKeepsFrozen = "finalize-error-keeps-frozen",
-        "6.19, 7.0: when KHO cannot be finalised, reboot says EAGAIN and the frozen files stay frozen";
-    PreserveContextRunsLuo = "preserve-context-runs-luo",
-        "6.19, 7.0: the live update steps run for images loaded with KEXEC_PRESERVE_CONTEXT as well";
-    CrashImageTakesKho = "crash-image-takes-kho",
-        "6.19, 7.0: an image for the crash kernel takes the handover along";
-    CrashKernelKeepsKho = "crash-kernel-keeps-kho",
-        "up to 7.2: KHO is not switched off in a crash kernel";
-    FlbErrorForgotten = "flb-error-forgotten",
-        "7.0, 7.1: an FLB that could not be retrieved is tried again at the next call";
-    LateSealsLost = "late-seals-lost",
-        "7.1 to 7.3: seals added after PRESERVE_FD do not cross: the file comes back with the seals that it had then";
-    AccessModeGrows = "access-mode-grows",
-        "all: a description opened for reading alone is preserved, and comes back open for writing too";
-    ReplyFaultAfterEffect = "reply-fault-after-effect",
-        "all: PRESERVE_FD and FINISH whose reply cannot be written back say EFAULT and have done their work";
-
-    PlantedCanary = "planted-canary",
-        "planted: RETRIEVE_FD gives a file back with its position one byte too far";
-    TokenTwice = "token-twice",
-        "planted: PRESERVE_FD takes a token that the session has already";
-    OwnerKeptAfterClose = "owner-kept-after-close",
-        "planted: the files of an outgoing session that was closed count as held: PRESERVE_FD says EBUSY for ever";
-    OwnerKeptAfterFinish = "owner-kept-after-finish",
-        "planted: a file that was retrieved and finished counts as held: it cannot be preserved again";
-    PreserveErrorUnits = "preserve-error-units",
-        "planted: a PRESERVE_FD that fails takes the pages of its folio table for bytes, and frees none of them";
-    FlbCountOnError = "flb-count-on-error",
-        "planted: a PRESERVE_FD that fails keeps its count on each FLB, which is never unpreserved then";
-    SerializeRacesClose = "serialize-races-close",
-        "planted, as 6.19 was: a session may be closed while a reboot serialises; its record is torn";
-    ChainCycleAccepted = "chain-cycle-accepted",
-        "planted, as 7.2 was before its release: a chain of blocks that runs into itself is taken to end there";
-    UnfreezeReversed = "unfreeze-reversed",
-        "planted: when a reboot is refused, the files of a session are thawed last first";
-    RecordKeptAfterAbort = "record-kept-after-abort",
-        "planted: when a reboot is refused, the records that were written for the next kernel stay";
-    PositionAtPreserve = "position-at-preserve",
-        "planted: a file comes back with the position it had at PRESERVE_FD, not at the reboot";
-    CreateFaultLeavesSession = "create-fault-leaves-session",
-        "planted: CREATE_SESSION whose reply cannot be written back leaves the session, with nobody to close it";
-    FinishPartly = "finish-partly",
-        "planted: a FINISH that a handler refuses has finished the files before that one";
-    RetrieveFaultConsumes = "retrieve-fault-consumes",
-        "planted: RETRIEVE_FD whose reply cannot be written back counts as failed for ever";
-    StructureLeaked = "structure-leaked",
-        "planted: the page of a retrieved memfd's structure is never freed";
-    FrozenAfterError = "frozen-after-error",
-        "planted: a memfd whose PRESERVE_FD failed stays frozen";
-    UndoFirstOnly = "undo-first-only",
-        "planted: when a reboot is refused, only files of the session at fault are thawed, not those of earlier ones";
+        PlantedCanary = "planted-canary",
+            "planted: RETRIEVE_FD gives a file back with its position one byte too far";
+        TokenTwice = "token-twice",
+            "planted: PRESERVE_FD takes a token that the session has already";
+        OwnerKeptAfterClose = "owner-kept-after-close",
+            "planted: the files of an outgoing session that was closed count as held: PRESERVE_FD says EBUSY for ever";
+        OwnerKeptAfterFinish = "owner-kept-after-finish",
+            "planted: a file that was retrieved and finished counts as held: it cannot be preserved again";
+        PreserveErrorUnits = "preserve-error-units",
+            "planted: a PRESERVE_FD that fails takes the pages of its folio table for bytes, and frees none of them";
+        FlbCountOnError = "flb-count-on-error",
+            "planted: a PRESERVE_FD that fails keeps its count on each FLB, which is never unpreserved then";
+        SerializeRacesClose = "serialize-races-close",
+            "planted, as 6.19 was: a session may be closed while a reboot serialises; its record is torn";
+        ChainCycleAccepted = "chain-cycle-accepted",
+            "planted, as 7.2 was before its release: a chain of blocks that runs into itself is taken to end there";
+        UnfreezeReversed = "unfreeze-reversed",
+            "planted: when a reboot is refused, the files of a session are thawed last first";
+        RecordKeptAfterAbort = "record-kept-after-abort",
+            "planted: when a reboot is refused, the records that were written for the next kernel stay";
+        PositionAtPreserve = "position-at-preserve",
+            "planted: a file comes back with the position it had at PRESERVE_FD, not at the reboot";
+        CreateFaultLeavesSession = "create-fault-leaves-session",
+            "planted: CREATE_SESSION whose reply cannot be written back leaves the session, with nobody to close it";
+        FinishPartly = "finish-partly",
+            "planted: a FINISH that a handler refuses has finished the files before that one";
+        RetrieveFaultConsumes = "retrieve-fault-consumes",
+            "planted: RETRIEVE_FD whose reply cannot be written back counts as failed for ever";
+        StructureLeaked = "structure-leaked",
+            "planted: the page of a retrieved memfd's structure is never freed";
+        FrozenAfterError = "frozen-after-error",
+            "planted: a memfd whose PRESERVE_FD failed stays frozen";
+        UndoFirstOnly = "undo-first-only",
+            "planted: when a reboot is refused, only files of the session at fault are thawed, not those of earlier ones";
+    }
 }
 
 impl Quirk {

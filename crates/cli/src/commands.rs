@@ -17,7 +17,7 @@ use crate::{Ending, message};
 pub(crate) enum Format {
     /// For people.
     Text,
-    /// For programs: one JSON document a scenario, one a line; the form is versioned.
+    /// For programs: JSON, a document on a line of its own; the form is versioned.
     Json,
 }
 
@@ -157,9 +157,7 @@ struct Output<'a> {
 impl Output<'_> {
     fn report(&mut self, path: &Path, report: &Report) -> std::io::Result<()> {
         let text = match self.arguments.format {
-            Format::Json => {
-                serde_json::to_string(report).map(|text| text + "\n").map_err(std::io::Error::other)?
-            }
+            Format::Json => render::json(report),
             Format::Text => render::report(report, self.detail),
         };
         if !(self.arguments.quiet && self.arguments.format == Format::Text) {

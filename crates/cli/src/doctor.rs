@@ -2,12 +2,15 @@
 
 use std::fmt::Write as _;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use luosim_gate::doctor::{self, Facts, Finding, Grade};
 
 use crate::Ending;
-use crate::commands::print;
-use crate::render::{BOLD, DIM, WARN, paint};
+use crate::commands::{Format, print};
+use crate::render::{self, BOLD, DIM, WARN, paint};
+
+/// Version of the JSON form.
+const VERSION: u32 = 1;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -15,15 +18,6 @@ Examples:
   luosim doctor --format json
 
 Exit codes: 0 the gate can run, 1 it cannot.";
-
-/// How the diagnosis is printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// One line each
-    Text,
-    /// One JSON document
-    Json,
-}
 
 /// Options of `luosim doctor`.
 #[derive(Debug, Args)]
@@ -58,8 +52,8 @@ fn text(findings: &[Finding]) -> String {
 }
 
 fn json(findings: &[Finding]) -> String {
-    let document = serde_json::json!({ "can-run": doctor::can_run(findings), "findings": findings });
-    format!("{document:#}\n")
+    let can_run = doctor::can_run(findings);
+    render::json(&serde_json::json!({ "version": VERSION, "can-run": can_run, "findings": findings }))
 }
 
 pub(crate) fn doctor(arguments: &DoctorArguments) -> Ending {

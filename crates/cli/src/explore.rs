@@ -12,11 +12,11 @@ mod zoo;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use luosim_abi::release::ReleaseId;
 use luosim_sim::explore::options::{Chain, Common, FaultKind, Faults};
 
-use crate::commands::{print, release};
+use crate::commands::{Format, print, release};
 use crate::{Ending, message};
 use results::{Group, Results};
 use shard::Shard;
@@ -33,15 +33,6 @@ Examples:
   luosim explore --zoo                               each known or planted defect must be found
 
 Exit codes: 0 nothing found, 1 findings (`--strict-quirks`: or quirks), 2 bad input, 3 luosim's own fault.";
-
-/// How results are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Form {
-    /// For people.
-    Text,
-    /// One JSON document a line, as in a result file.
-    Json,
-}
 
 /// Options of `luosim explore`.
 #[derive(Debug, Args)]
@@ -88,7 +79,7 @@ pub(crate) struct ExploreArguments {
     zoo: bool,
     /// How results are written
     #[arg(long, value_enum, default_value = "text")]
-    format: Form,
+    format: Format,
     /// Say what each seed drew
     #[arg(long, short)]
     verbose: bool,
@@ -185,8 +176,8 @@ fn show(
     folder: Option<&std::path::Path>,
 ) -> Result<Ending, String> {
     match arguments.format {
-        Form::Json => print(&results.lines()?),
-        Form::Text => print(&results.text(folder)),
+        Format::Json => print(&results.lines()?),
+        Format::Text => print(&results.text(folder)),
     }
     if results.has(Group::is_own_fault) {
         return Ok(Ending::OwnFault);

@@ -17,7 +17,7 @@ use luosim_inspect::{Hints, Inspection, Options, Severity, Source};
 use luosim_physmem::PhysAddr;
 
 use crate::commands::{Format, print, release};
-use crate::{Ending, message};
+use crate::{Ending, message, render};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -187,13 +187,9 @@ fn compare(arguments: &InspectArguments, both: &[PathBuf]) -> Result<Ending, Fai
     let diff = luosim_inspect::diff::diff(&a, &b, arguments.addresses);
     match arguments.format {
         Format::Text => print(&differences::text(&diff)),
-        Format::Json => print(&json(&diff)?),
+        Format::Json => print(&render::json(&diff)),
     }
     Ok(if diff.same { Ending::AsExpected } else { Ending::Failed })
-}
-
-fn json(value: &impl serde::Serialize) -> Result<String, Failure> {
-    serde_json::to_string(value).map(|text| text + "\n").map_err(|error| error.to_string())
 }
 
 fn show(arguments: &InspectArguments) -> Result<Ending, Failure> {
@@ -219,7 +215,7 @@ fn show(arguments: &InspectArguments) -> Result<Ending, Failure> {
         extract(&inspection, &report, to)?;
     }
     match arguments.format {
-        Format::Json => print(&json(&report)?),
+        Format::Json => print(&render::json(&report)),
         Format::Text if as_text => print(&picture::Picture::new(&inspection).text(&inspection.report)),
         Format::Text if arguments.extract.is_some() => {}
         Format::Text => print(&tree::tree(&report)),

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use luosim_abi::luo::{flb, v1 as luo_v1};
 use luosim_abi::release::{RELEASES, ReleaseId};
 use luosim_preflight::{
@@ -17,9 +17,9 @@ use luosim_preflight::{
 };
 use serde::Serialize;
 
-use crate::commands::print;
+use crate::commands::{Format, print};
 use crate::message;
-use crate::render::{BAD, BOLD, DIM, GOOD, WARN, paint};
+use crate::render::{self, BAD, BOLD, DIM, GOOD, WARN, paint};
 
 /// Version of the JSON form.
 const VERSION: u32 = 1;
@@ -33,15 +33,6 @@ Examples:
   luosim preflight --format json OLD NEW         for programs
 
 Exit codes: 0 everything survives, 1 part of it, 4 nothing; 2 bad input, 3 luosim's own fault.";
-
-/// How the verdict is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// For people.
-    Text,
-    /// For programs: one JSON document on one line; the form is versioned.
-    Json,
-}
 
 /// Options of `luosim preflight`.
 #[derive(Debug, Args)]
@@ -119,13 +110,10 @@ pub(crate) fn preflight(arguments: &PreflightArguments) -> Exit {
     };
     match arguments.format {
         Format::Text => print(&text(&old, &new, &verdict)),
-        Format::Json => match json(&old, &new, &verdict) {
-            Ok(line) => print(&line),
-            Err(error) => {
-                message(format_args!("the verdict cannot be written: {error}"));
-                return Exit::BadInput;
-            }
-        },
+        Format::Json => {
+            let report = Report { version: VERSION, old: &old, new: &new, verdict: &verdict };
+            print(&render::json(&report));
+        }
     }
     verdict.survives.into()
 }
@@ -183,11 +171,6 @@ fn or_release(error: &ReadError) -> String {
     let missing = matches!(error, ReadError::Io(error) if error.kind() == std::io::ErrorKind::NotFound);
     let known: Vec<&str> = RELEASES.iter().map(|release| release.name).collect();
     if missing { format!("; luosim knows the releases {}", known.join(", ")) } else { String::new() }
-}
-
-fn json(old: &Named, new: &Named, verdict: &Verdict) -> serde_json::Result<String> {
-    let report = Report { version: VERSION, old, new, verdict };
-    serde_json::to_string(&report).map(|text| text + "\n")
 }
 
 fn text(old: &Named, new: &Named, verdict: &Verdict) -> String {
@@ -352,7 +335,7 @@ mod tests {
         };
         let verdict = Verdict::of_handover(&handover, &old.kernel, &new.kernel);
         let text = text(&old, &new, &verdict);
-        let json = json(&old, &new, &verdict).expect("JSON");
+        let json = render::json(&Report { version: VERSION, old: &old, new: &new, verdict: &verdict });
         let sessions = json.split_once("\"sessions\":").expect("sessions").1;
         format!("{}\n{sessions}", anstream::adapter::strip_str(&text))
     }

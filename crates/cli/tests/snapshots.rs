@@ -23,18 +23,32 @@ fn compare(name: &str, output: &std::process::Output) {
     settings.bind(|| insta::assert_snapshot!(name, shown));
 }
 
+const COMMANDS: [&str; 11] = [
+    "run",
+    "check",
+    "list",
+    "releases",
+    "matrix",
+    "explore",
+    "exec",
+    "inspect",
+    "ctl",
+    "preflight",
+    "doctor",
+];
+
 #[test]
 fn help_texts() {
     compare("help", &luosim(&["--help"]));
     compare("help-short", &luosim(&["-h"]));
-    for command in ["run", "check", "list", "exec", "inspect", "ctl", "preflight"] {
+    for command in COMMANDS {
         compare(&format!("help-{command}"), &luosim(&[command, "--help"]));
     }
 }
 
 #[test]
 fn every_subcommand_has_examples_and_exit_codes_in_its_help() {
-    for command in ["run", "check", "list", "exec", "inspect", "ctl", "preflight"] {
+    for command in COMMANDS {
         for option in ["-h", "--help"] {
             let help = text(&luosim(&[command, option]).stdout);
             assert!(help.contains(&format!("Examples:\n  luosim {command}")), "{help}");

@@ -4,20 +4,26 @@
 //! panic, hang, or read outside memory. The input's form is made so that small changes of it are small changes of the
 //! memory: one byte that chooses what to start from, then writes of up to 15 bytes at places near what is already there.
 
+use std::path::Path;
+
 use luosim_abi::release::RELEASES;
 use luosim_kho::BootParams;
 use luosim_luo::SessionName;
 use luosim_machine::{BootOptions, Machine};
-use luosim_physmem::{Pfn, PhysAddr, PhysMem};
+use luosim_physmem::{MemError, Pfn, PhysAddr, PhysMem};
+
+use crate::golden::{ImageError, Manifest, load};
 
 /// A memory to start from, and where its root tree is.
-#[derive(Debug)]
-pub struct Base {
-    /// The memory.
-    pub memory: PhysMem,
-    /// The two pairs.
-    pub params: BootParams,
+struct Base {
+    memory: PhysMem,
+    params: BootParams,
 }
+
+/// Bytes of the memory without anything in it.
+const EMPTY: u64 = 16 << 20;
+/// Kernels that recordings are of; the first byte of an input chooses.
+const RECORDED: [&str; 4] = ["6.19.6", "7.1.13", "7.2.13", "7.3.4"];
 
 /// Machines that every input is tried on, in turn.
 #[derive(Debug)]
@@ -59,9 +65,7 @@ fn pages_in_use(memory: &PhysMem) -> Vec<Pfn> {
 }
 
 impl Arena {
-    /// An arena with these memories.
-    #[must_use]
-    pub fn new(bases: Vec<Base>) -> Self {
+    fn new(bases: Vec<Base>) -> Self {
         let ready = |base: Base| {
             let mut memory = base.memory;
             memory.begin_trials();
@@ -69,6 +73,27 @@ impl Arena {
             (Machine::without_ledger(memory), base.params, pages)
         };
         Self { machines: bases.into_iter().map(ready).collect() }
+    }
+
+    /// An arena with an empty memory and with each recording `KERNEL/small` below `folder`, in the order of their names.
+    ///
+    /// # Errors
+    /// [`ImageError`]: a recording that does not read, or no room on the host.
+    pub fn of_recordings(folder: &Path) -> Result<Self, ImageError> {
+        let no_room = |error: MemError| ImageError::Memory {
+            path: String::from("an empty memory"),
+            bytes: EMPTY,
+            why: error.to_string(),
+        };
+        let memory = PhysMem::anonymous(EMPTY).map_err(no_room)?;
+        let mut bases = vec![Base { memory, params: empty_params() }];
+        for kernel in RECORDED {
+            let folder = folder.join(kernel).join("small");
+            let manifest = Manifest::read(&folder)?;
+            let params = manifest.params().expect("checked when read");
+            bases.push(Base { memory: load(&folder, &manifest)?, params });
+        }
+        Ok(Self::new(bases))
     }
 
     /// Spoils one of the memories as `data` says, boots every release on it, and uses all that it then offers. Returns
@@ -123,8 +148,7 @@ fn use_everything(machine: &mut Machine) -> usize {
 }
 
 /// The two pairs for a memory without anything in it: a root tree at 1 MiB, the scratch array at 2 MiB.
-#[must_use]
-pub fn empty_params() -> BootParams {
+fn empty_params() -> BootParams {
     BootParams {
         fdt: PhysAddr::new(1 << 20),
         fdt_size: 4096,

@@ -4,11 +4,9 @@
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
-use luosim_physmem::PhysMem;
 use luosim_sim::explore::fuzz;
 use luosim_sim::explore::world::World;
-use luosim_sim::golden::{Manifest, load};
-use luosim_sim::hostile::{Arena, Base, empty_params};
+use luosim_sim::hostile::Arena;
 use proptest::prelude::*;
 
 fn root() -> PathBuf {
@@ -16,15 +14,7 @@ fn root() -> PathBuf {
 }
 
 fn arena() -> Arena {
-    let mut bases =
-        vec![Base { memory: PhysMem::anonymous(16 << 20).expect("small"), params: empty_params() }];
-    for kernel in ["6.19.6", "7.1.13", "7.2.13", "7.3.4"] {
-        let folder = root().join(format!("tests/data/golden/{kernel}/small"));
-        let manifest = Manifest::read(&folder).expect("a manifest");
-        let params = manifest.params().expect("checked when read");
-        bases.push(Base { memory: load(&folder, &manifest).expect("its memory"), params });
-    }
-    Arena::new(bases)
+    Arena::of_recordings(&root().join("tests/data/golden")).expect("the recordings are in the repository")
 }
 
 /// The inputs that the fuzzer starts from: each is survived, and they are what they say.

@@ -9,8 +9,9 @@ use luosim_sim::explore::campaign::Campaign;
 use luosim_sim::explore::finding::Finding;
 use luosim_sim::explore::options::Common;
 
-use super::{ExploreArguments, Form};
+use super::ExploreArguments;
 use crate::Ending;
+use crate::commands::Format;
 use crate::commands::print;
 
 /// How long is looked for each.
@@ -52,8 +53,8 @@ pub(crate) fn run(arguments: &ExploreArguments) -> Result<Ending, String> {
         rows.push(look_for(*quirk, &common)?);
     }
     match arguments.format {
-        Form::Text => print(&table(&rows)),
-        Form::Json => print(&json(&rows)?),
+        Format::Text => print(&table(&rows)),
+        Format::Json => print(&json(&rows)?),
     }
     let missed = rows.iter().any(|row| row.found.is_none());
     Ok(if missed { Ending::Failed } else { Ending::AsExpected })

@@ -5,54 +5,33 @@
 use luosim_machine::Machine;
 use luosim_physmem::{FrameState, FrameUse, Pfn};
 
-macro_rules! invariants {
-    ($($name:ident = $text:literal, $about:literal;)*) => {
-        /// Something that must be true.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
-        #[serde(rename_all = "kebab-case")]
-        pub enum Invariant { $(#[doc = $about] $name,)* }
-
-        impl Invariant {
-            /// Every invariant.
-            pub const ALL: &'static [Self] = &[$(Self::$name),*];
-
-            /// Its name, in findings and in the book.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$name => $text,)* }
-            }
-
-            /// What it says.
-            #[must_use]
-            pub const fn describe(self) -> &'static str {
-                match self { $(Self::$name => $about,)* }
-            }
-        }
-    };
-}
-
-invariants! {
-    Contents = "contents",
-        "A retrieved file holds, byte for byte, what the preserved file held at the moment of the kexec, through any mixture of writes, stores through mappings, holes and resizing, before and after PRESERVE_FD.";
-    Size = "size", "A retrieved file has the size that the preserved one had, and occupies its pages.";
-    Position = "position", "A retrieved file has the position that the preserved description had at the reboot.";
-    Seals = "seals", "A retrieved file has the seals that the preserved one had, and none that it had not.";
-    Privileges = "privileges", "Nothing that was forbidden is allowed after a cycle: no seal is gone, no description is open for more, no file became executable.";
-    Tokens = "tokens", "A token names one file of a session, and gives back exactly the file that was preserved under it.";
-    Names = "names", "A name names one outgoing session, and gives back exactly the session that was created under it.";
-    Owner = "owner", "A file is in at most one session, under one token.";
-    Trace = "trace", "A call that fails, and a reboot that is refused, leaves everything as it was: frames, preserved blocks, sessions, files, and the records that the next kernel would read.";
-    Loss = "loss", "A failed call consumes nothing: after a reply that could not be written back, a refusal or a lack of memory the same call works once its reason is gone.";
-    Nesting = "nesting", "Handlers and bound objects are called in the documented order and in pairs: freeze and unfreeze, preserve and unpreserve, first and last file.";
-    Frames = "frames", "When every process is gone and every session that came is finished, only what the kernel itself keeps is left.";
-    Accounts = "accounts", "Every frame is free, allocated, preserved or reserved; the counts add up; no frame is freed twice or handed out twice.";
-    Scratch = "scratch", "Nothing lies in scratch, so nothing preserved does.";
-    Fate = "fate", "Every preserved file has exactly one fate in the ledger, the one that the calls made it have.";
-    Again = "again", "What could be preserved in one kernel can be preserved in the next, after it was retrieved and finished.";
-    Crossing = "crossing", "From one release to another either everything is given back or the documented layer refuses it; spoiled metadata is refused, never misread.";
-    Answer = "answer", "Every other call answers what the documentation says: success, or the errno of the first check that fails.";
-    Same = "same", "The same seed gives the same calls, the same answers and the same memory.";
-    Alive = "alive", "luosim itself does not panic, whatever it is given.";
+luosim_abi::named! {
+    /// Something that must be true.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+    #[serde(rename_all = "kebab-case")]
+    pub enum Invariant {
+        Contents = "contents",
+            "A retrieved file holds, byte for byte, what the preserved file held at the moment of the kexec, through any mixture of writes, stores through mappings, holes and resizing, before and after PRESERVE_FD.";
+        Size = "size", "A retrieved file has the size that the preserved one had, and occupies its pages.";
+        Position = "position", "A retrieved file has the position that the preserved description had at the reboot.";
+        Seals = "seals", "A retrieved file has the seals that the preserved one had, and none that it had not.";
+        Privileges = "privileges", "Nothing that was forbidden is allowed after a cycle: no seal is gone, no description is open for more, no file became executable.";
+        Tokens = "tokens", "A token names one file of a session, and gives back exactly the file that was preserved under it.";
+        Names = "names", "A name names one outgoing session, and gives back exactly the session that was created under it.";
+        Owner = "owner", "A file is in at most one session, under one token.";
+        Trace = "trace", "A call that fails, and a reboot that is refused, leaves everything as it was: frames, preserved blocks, sessions, files, and the records that the next kernel would read.";
+        Loss = "loss", "A failed call consumes nothing: after a reply that could not be written back, a refusal or a lack of memory the same call works once its reason is gone.";
+        Nesting = "nesting", "Handlers and bound objects are called in the documented order and in pairs: freeze and unfreeze, preserve and unpreserve, first and last file.";
+        Frames = "frames", "When every process is gone and every session that came is finished, only what the kernel itself keeps is left.";
+        Accounts = "accounts", "Every frame is free, allocated, preserved or reserved; the counts add up; no frame is freed twice or handed out twice.";
+        Scratch = "scratch", "Nothing lies in scratch, so nothing preserved does.";
+        Fate = "fate", "Every preserved file has exactly one fate in the ledger, the one that the calls made it have.";
+        Again = "again", "What could be preserved in one kernel can be preserved in the next, after it was retrieved and finished.";
+        Crossing = "crossing", "From one release to another either everything is given back or the documented layer refuses it; spoiled metadata is refused, never misread.";
+        Answer = "answer", "Every other call answers what the documentation says: success, or the errno of the first check that fails.";
+        Same = "same", "The same seed gives the same calls, the same answers and the same memory.";
+        Alive = "alive", "luosim itself does not panic, whatever it is given.";
+    }
 }
 
 /// Frames that are counted at the end of a kernel, by the names of `expect-frames`.

@@ -8,43 +8,22 @@ use super::action::Plan;
 use super::rng::Rng;
 use super::world::Case;
 
-macro_rules! faults {
-    ($($name:ident = $text:literal, $about:literal;)*) => {
-        /// A kind of fault.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum FaultKind { $(#[doc = $about] $name,)* }
-
-        impl FaultKind {
-            /// Every kind.
-            pub const ALL: &'static [Self] = &[$(Self::$name),*];
-
-            /// Its name on the command line.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$name => $text,)* }
-            }
-
-            /// What it does.
-            #[must_use]
-            pub const fn describe(self) -> &'static str {
-                match self { $(Self::$name => $about,)* }
-            }
-        }
-    };
-}
-
-faults! {
-    Alloc = "alloc", "an allocation of the next call fails";
-    Efault = "efault", "the argument of an ioctl cannot be read, or the reply not written back";
-    Kill = "kill", "a process is killed, with what it holds and what is on its way to it";
-    Handler = "handler", "a handler refuses: can_preserve, preserve, freeze, retrieve, can_finish";
-    Abort = "abort", "a reboot is refused at a point of its serialisation, and tried again";
-    Panic = "panic", "the kernel panics, between two calls or at a point of the serialisation; power is lost";
-    Wrong = "wrong", "the next kernel is of another release, or misses a handler";
-    Spoil = "spoil", "a word of metadata changes between the kernels";
-    Writer = "writer", "a mapping is written through to the last moment";
-    Race = "race", "a session is closed while the reboot serialises";
-    Memory = "memory", "the next kernel is short of memory";
+luosim_abi::named! {
+    /// A kind of fault.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+    pub enum FaultKind {
+        Alloc = "alloc", "an allocation of the next call fails";
+        Efault = "efault", "the argument of an ioctl cannot be read, or the reply not written back";
+        Kill = "kill", "a process is killed, with what it holds and what is on its way to it";
+        Handler = "handler", "a handler refuses: can_preserve, preserve, freeze, retrieve, can_finish";
+        Abort = "abort", "a reboot is refused at a point of its serialisation, and tried again";
+        Panic = "panic", "the kernel panics, between two calls or at a point of the serialisation; power is lost";
+        Wrong = "wrong", "the next kernel is of another release, or misses a handler";
+        Spoil = "spoil", "a word of metadata changes between the kernels";
+        Writer = "writer", "a mapping is written through to the last moment";
+        Race = "race", "a session is closed while the reboot serialises";
+        Memory = "memory", "the next kernel is short of memory";
+    }
 }
 
 /// A set of kinds of faults.
