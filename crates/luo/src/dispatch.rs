@@ -16,14 +16,11 @@ use luosim_abi::release::DEVICE_COMMANDS;
 use luosim_abi::{Errno, KResult};
 use zerocopy::{FromZeros, IntoBytes};
 
+use crate::argument::{copy_in, copy_out, len64};
 use crate::event::FinishCause;
 use crate::host::{Caller, Host, RetrieveStatus, SessionKey};
 use crate::ops::Direction;
 use crate::{Luo, session::Session};
-
-/// Bytes per piece of the scan of an oversized argument's tail. Pieces end at page borders, so that a byte
-/// before an unmapped page is still seen.
-const SCAN: u64 = 4096;
 
 impl<H: Host> Luo<H> {
     /// An ioctl on the device.
@@ -40,7 +37,7 @@ impl<H: Host> Luo<H> {
         let command = find(DEVICE_COMMANDS, 0, code, "the device")?;
         let size = check_code(caller, command, code, arg)?;
         let mut request = SessionArg::new_zeroed();
-        copy_in(caller, command, size, arg, request.as_mut_bytes())?;
+        copy_in(caller, command.name(), size, arg, request.as_mut_bytes())?;
         match command {
             Command::CreateSession => self.ioctl_create(host, caller, request, size, arg),
             _ => self.ioctl_retrieve(host, caller, request, size, arg),
@@ -129,7 +126,7 @@ impl<H: Host> Luo<H> {
         arg: u64,
     ) -> KResult<()> {
         let mut request = FdArg::new_zeroed();
-        copy_in(caller, Command::PreserveFd, size, arg, request.as_mut_bytes())?;
+        copy_in(caller, Command::PreserveFd.name(), size, arg, request.as_mut_bytes())?;
         self.check_incoming_room(key)?;
         self.try_reply(caller, size, arg, request.as_bytes())?;
         self.preserve(host, key, request.token.get(), || caller.lookup_fd(request.fd.get()))?;
@@ -145,7 +142,7 @@ impl<H: Host> Luo<H> {
         arg: u64,
     ) -> KResult<()> {
         let mut request = FdArg::new_zeroed();
-        copy_in(caller, Command::RetrieveFd, size, arg, request.as_mut_bytes())?;
+        copy_in(caller, Command::RetrieveFd.name(), size, arg, request.as_mut_bytes())?;
         let fd = caller.reserve_fd()?;
         let file = self.retrieve_fd(host, key, request.token.get());
         let file = file.inspect_err(|_| caller.cancel_fd(fd))?;
@@ -187,7 +184,7 @@ impl<H: Host> Luo<H> {
         arg: u64,
     ) -> KResult<()> {
         let mut request = FinishArg::new_zeroed();
-        copy_in(caller, Command::Finish, size, arg, request.as_mut_bytes())?;
+        copy_in(caller, Command::Finish.name(), size, arg, request.as_mut_bytes())?;
         let reserved = request.reserved.get();
         if reserved != 0 && !self.quirks.has(Quirk::FinishIgnoresReserved) {
             return Err(Errno::EINVAL.because(format!("the reserved field is {reserved:#x}, not 0")));
@@ -205,7 +202,7 @@ impl<H: Host> Luo<H> {
         arg: u64,
     ) -> KResult<()> {
         let mut request = GetNameArg::new_zeroed();
-        copy_in(caller, Command::GetName, size, arg, request.as_mut_bytes())?;
+        copy_in(caller, Command::GetName.name(), size, arg, request.as_mut_bytes())?;
         let reserved = request.reserved.get();
         if reserved != 0 {
             return Err(Errno::EINVAL.because(format!("the reserved field is {reserved:#x}, not 0")));
@@ -263,42 +260,4 @@ fn check_direction(session: &Session, command: Command) -> KResult<()> {
     };
     let why = format!("{} wants an {want} session, {:?} is an {is} one", command.name(), session.name);
     Err(Errno::EINVAL.because(why))
-}
-
-fn len64(len: usize) -> u64 {
-    u64::try_from(len).expect("a length fits in 64 bits")
-}
-
-/// Checks the tail, then copies the known part.
-fn copy_in(caller: &impl Caller, command: Command, size: u32, arg: u64, known: &mut [u8]) -> KResult<()> {
-    // The buffer of the scan costs more than a whole call: ordinary sizes go without.
-    if u64::from(size) > len64(known.len()) {
-        check_tail(caller, command, arg, len64(known.len()), u64::from(size))?;
-    }
-    caller.read(arg, known)
-}
-
-fn check_tail(caller: &impl Caller, command: Command, arg: u64, known: u64, size: u64) -> KResult<()> {
-    let mut buf = [0u8; 4096];
-    let mut at = known;
-    while at < size {
-        let addr = arg.checked_add(at).ok_or_else(|| Errno::EFAULT.because("the argument wraps around"))?;
-        let step = (SCAN - addr % SCAN).min(size - at);
-        let piece = &mut buf[..usize::try_from(step).expect("at most a page")];
-        caller.read(addr, piece)?;
-        if piece.iter().any(|byte| *byte != 0) {
-            let name = command.name();
-            let why = format!(
-                "size {size} of {name} is more than the {known} known bytes, and the rest is not zero"
-            );
-            return Err(Errno::E2BIG.because(why));
-        }
-        at += step;
-    }
-    Ok(())
-}
-
-fn copy_out(caller: &mut impl Caller, size: u32, arg: u64, reply: &[u8]) -> KResult<()> {
-    let len = reply.len().min(usize::try_from(size).unwrap_or(usize::MAX));
-    caller.write(arg, &reply[..len])
 }

@@ -16,6 +16,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod argument;
 mod blocks;
 mod boot;
 mod dispatch;
