@@ -8,6 +8,7 @@
 //! caller gives the text of a header by its path), function bodies, and what a compiler would say of them.
 
 mod doc;
+mod ioctls;
 mod items;
 mod layout;
 mod preprocess;
@@ -20,6 +21,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use doc::Doc;
+pub use ioctls::{Ioctl, Transfer, ioctls, structure};
 pub use items::{Enumeration, Enumerator, Header, Macro, Member, Problem, Record, Span};
 pub use layout::{Hole, Layout, Placed, flatten, layout};
 pub use scope::Scope;

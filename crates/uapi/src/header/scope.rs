@@ -137,7 +137,7 @@ impl<'a> Scope<'a> {
     }
 
     /// What a call of a macro stands for.
-    pub(crate) fn expand<'b>(&self, name: &str, arguments: &[&'b [Token<'b>]]) -> Option<Vec<Token<'b>>>
+    pub(crate) fn expand<'b>(&self, name: &str, arguments: &[&[Token<'b>]]) -> Option<Vec<Token<'b>>>
     where
         'a: 'b,
     {
