@@ -11,7 +11,7 @@ mod doc;
 mod ioctls;
 mod items;
 mod layout;
-mod preprocess;
+pub(crate) mod preprocess;
 mod read;
 mod scope;
 mod token;
@@ -27,7 +27,6 @@ pub use layout::{Hole, Layout, Placed, flatten, layout};
 pub use scope::Scope;
 pub use types::{Plain, Room, Tag, Target, Type, Width};
 
-pub(crate) use preprocess::comment_before;
 pub(crate) use scope::{arguments, bracketed, show_all, type_of};
 pub(crate) use token::{Token, tokens};
 
@@ -115,7 +114,10 @@ impl<F: Find> Library<F> {
         let mut header = Header::new(source.name, source.text);
         if header.text.len() > LARGEST {
             header.text.clear();
-            header.problems.push(Problem { what: String::from("it is larger than 8 MiB, and was not read"), span: 0..0 });
+            header.problems.push(Problem {
+                what: String::from("it is larger than 8 MiB, and was not read"),
+                span: 0..0,
+            });
         }
         self.loaded.insert(header.name.clone(), None);
         self.depth += 1;
