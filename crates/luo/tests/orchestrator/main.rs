@@ -3,4 +3,5 @@
 mod flb;
 mod freeze;
 mod recorder;
+mod versions;
 mod world;
