@@ -28,7 +28,8 @@ fn rows() -> Vec<&'static Release> {
             MEMFD.iter().flat_map(move |memfd| [false, true].map(|flb| (*kho, *luo, *memfd, flb)))
         })
     }) {
-        if luo == LuoVersion::V5 && !flb {
+        // `luo-v5` has its objects always, and needs the size that subtrees of `kho-v1` do not have.
+        if luo == LuoVersion::V5 && (!flb || kho == KhoVersion::V1) {
             continue;
         }
         let finalize = if kho == KhoVersion::V1 { Finalize::AtReboot } else { Finalize::Never };
@@ -224,6 +225,6 @@ fn every_version_is_read_as_it_was_written_or_refused_by_its_string() {
             read += usize::from(became == Became::Read);
         }
     }
-    // Each of 18 rows reads its own, and `luo-v1` without objects reads what has them: 6 of those.
-    assert_eq!((rows.len(), read), (18, 24));
+    // Each of 16 rows reads its own, and `luo-v1` without objects reads what has them: 6 of those.
+    assert_eq!((rows.len(), read), (16, 22));
 }
