@@ -1,9 +1,9 @@
 //! Ioctl commands: macros that stand for `_IO`, `_IOR`, `_IOW` or `_IOWR`, and the structure that each passes.
 //!
 //! A number made by `_IO` does not say which structure it passes. Headers tell it elsewhere, and all these are believed,
-//! in this order: kernel-doc of a structure that says `ioctl(NAME)`, or has the name of the command as its
-//! subject; a comment before the macro that shows the number as
-//! `_IOR(…, struct x)`; a structure with the macro's name in small letters.
+//! in this order: kernel-doc of a structure that says `ioctl(NAME)`, or has the name of the command as its subject; a
+//! comment before the macro that shows the number as `_IOR(…, struct x)`; a structure with the macro's name in small
+//! letters.
 
 use super::items::{Header, Macro, Record, Span};
 use super::scope::Scope;
@@ -198,7 +198,10 @@ pub fn structure<'s>(scope: &Scope<'s>, ioctl: &Ioctl) -> Option<(&'s Header, &'
 
 fn documented<'s>(scope: &Scope<'s>, ioctl: &Ioctl) -> Option<(&'s Header, &'s Record)> {
     let says =
-        |record: &&Record| record.doc.as_ref().is_some_and(|doc| doc.ioctls().any(|name| name == ioctl.name));
+        |record: &&Record| record
+            .doc
+            .as_ref()
+            .is_some_and(|doc| doc.subject == ioctl.name || doc.ioctls().any(|name| name == ioctl.name));
     scope.header.records.iter().find(says).map(|record| (scope.header, record))
 }
 
