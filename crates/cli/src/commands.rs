@@ -39,8 +39,8 @@ pub(crate) struct RunArguments {
     /// Scenario files, or folders with scenarios below them
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Run every kernel with this release instead of the scenario's
-    #[arg(long, value_name = "RELEASE", value_parser = release)]
+    /// Run every kernel with this release, or posted design, instead of the scenario's
+    #[arg(long, value_name = "RELEASE", value_parser = bootable)]
     release: Option<ReleaseId>,
     /// Show only calls that failed, with their reasons
     #[arg(long, help_heading = "Output")]
@@ -94,6 +94,15 @@ pub(crate) struct ListArguments {
     files: Vec<PathBuf>,
 }
 
+/// Anything that can be booted: a release, or a posted design.
+pub(crate) fn bootable(text: &str) -> Result<ReleaseId, String> {
+    ReleaseId::named(text).ok_or_else(|| {
+        let known: Vec<&str> = ReleaseId::names().collect();
+        format!("luosim can boot {}", known.join(", "))
+    })
+}
+
+/// A release: no posted design.
 pub(crate) fn release(text: &str) -> Result<ReleaseId, String> {
     ReleaseId::from_name(text).ok_or_else(|| {
         let known: Vec<&str> = RELEASES.iter().map(|release| release.name).collect();

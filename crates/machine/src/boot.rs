@@ -19,6 +19,7 @@ use crate::cmdline::Parameters;
 use crate::core::Core;
 use crate::faults::Faults;
 use crate::image::ImageKind;
+use crate::posted::Control;
 use crate::process::Pid;
 use crate::{Kernel, Machine, State};
 
@@ -219,11 +220,19 @@ impl Kernel {
             let memfd = Rc::new(MemfdHandler::new(version, quirks));
             register_handlers(&mut luo, &mut core, memfd, &parameters);
         }
+        let control = match release.posted.map(|design| Control::boot(&mut core, design, quirks, &parameters)) {
+            None => None,
+            Some(Ok(control)) => Some(control),
+            Some(Err(reason)) => {
+                core.log.err(format!("Kernel panic - not syncing: {reason}"));
+                return Err((core.ram.into_mem(), core.log, reason));
+            }
+        };
         let test_files = parameters.test_files;
         let cmdline = options.cmdline.clone();
         let (processes, tmpfs) = (BTreeMap::new(), BTreeMap::new());
         let (image, crash_image) = (None, None);
-        Ok(Self { release, quirks, cmdline, test_files, core, luo, processes, image, crash_image, tmpfs })
+        Ok(Self { release, quirks, cmdline, test_files, core, luo, control, processes, image, crash_image, tmpfs })
     }
 
     fn comes_back(&self) -> bool {
@@ -231,7 +240,7 @@ impl Kernel {
     }
 
     fn why_off(&self) -> &'static str {
-        if self.release.luo.is_none() {
+        if self.release.luo.is_none() && self.control.is_none() {
             "this release has no live update orchestrator"
         } else if self.core.kho.enabled() {
             "liveupdate is not on"
@@ -241,7 +250,7 @@ impl Kernel {
     }
 
     fn outcome(&self) -> Outcome {
-        if !self.luo.enabled() {
+        if !self.has_device() {
             return Outcome::LuoOff { reason: String::from(self.why_off()) };
         }
         match self.core.kho.handover() {
@@ -314,7 +323,10 @@ impl Machine {
     /// The live update steps of a reboot.
     fn serialize(&mut self, pid: Pid) -> KResult<Carried> {
         let kernel = self.running()?;
-        let carried = kernel.luo.reboot(&mut kernel.core);
+        let carried = match &mut kernel.control {
+            Some(control) => control.luo.reboot(&mut kernel.core),
+            None => kernel.luo.reboot(&mut kernel.core),
+        };
         self.settle(pid);
         carried
     }

@@ -19,6 +19,7 @@ pub mod faults;
 pub mod image;
 pub mod ledger;
 pub mod outside;
+mod posted;
 pub mod process;
 pub mod sys;
 
@@ -38,6 +39,7 @@ pub use image::{Image, ImageKind};
 
 use crate::faults::Faults;
 use crate::ledger::Ledger;
+use crate::posted::Control;
 use crate::process::{Pid, Process};
 
 /// A running kernel.
@@ -49,6 +51,8 @@ pub struct Kernel {
     test_files: bool,
     core: Core,
     luo: Luo<Core>,
+    /// The orchestrator of a posted design; `luo` is off then.
+    control: Option<Control>,
     processes: BTreeMap<Pid, Process>,
     image: Option<Image>,
     /// The crash kernel, in its own slot.
@@ -82,7 +86,7 @@ impl Kernel {
         &self.core.log
     }
 
-    /// The orchestrator.
+    /// The merged orchestrator; off in a release without it, and in a posted design ([`Self::posted`]).
     #[must_use]
     pub fn luo(&self) -> &Luo<Core> {
         &self.luo
@@ -125,6 +129,8 @@ pub struct Machine {
     next_pid: u32,
     ledger: Option<Ledger>,
     faults: Faults,
+    /// The crash kernel that booted inside a system call.
+    crashed: Option<BootReport>,
 }
 
 fn down() -> luosim_abi::Refusal {
@@ -141,6 +147,7 @@ impl Machine {
             next_pid: 1,
             ledger: Some(Ledger::default()),
             faults: Faults::default(),
+            crashed: None,
         }
     }
 
