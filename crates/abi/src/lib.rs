@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod errno;
+pub mod extensible;
 pub mod fdt;
 pub mod ioctl;
 pub mod kho;

@@ -10,13 +10,13 @@
 //! 8. the operation;
 //! 9. reply not writable: EFAULT, *after* the operation.
 
+use luosim_abi::extensible::{self, copy_out};
 use luosim_abi::ioctl::{self, Command, FdArg, FinishArg, GetNameArg, NAME_LEN, SESSION_BASE, SessionArg};
 use luosim_abi::quirk::Quirk;
 use luosim_abi::release::DEVICE_COMMANDS;
 use luosim_abi::{Errno, KResult};
 use zerocopy::{FromZeros, IntoBytes};
 
-use crate::argument::{copy_in, copy_out, len64};
 use crate::event::FinishCause;
 use crate::host::{Caller, Host, RetrieveStatus, SessionKey};
 use crate::ops::Direction;
@@ -37,7 +37,7 @@ impl<H: Host> Luo<H> {
         let command = find(DEVICE_COMMANDS, 0, code, "the device")?;
         let size = check_code(caller, command, code, arg)?;
         let mut request = SessionArg::new_zeroed();
-        copy_in(caller, command.name(), size, arg, request.as_mut_bytes())?;
+        copy_in(caller, command, size, arg, request.as_mut_bytes())?;
         match command {
             Command::CreateSession => self.ioctl_create(host, caller, request, size, arg),
             _ => self.ioctl_retrieve(host, caller, request, size, arg),
@@ -126,7 +126,7 @@ impl<H: Host> Luo<H> {
         arg: u64,
     ) -> KResult<()> {
         let mut request = FdArg::new_zeroed();
-        copy_in(caller, Command::PreserveFd.name(), size, arg, request.as_mut_bytes())?;
+        copy_in(caller, Command::PreserveFd, size, arg, request.as_mut_bytes())?;
         self.check_incoming_room(key)?;
         self.try_reply(caller, size, arg, request.as_bytes())?;
         self.preserve(host, key, request.token.get(), || caller.lookup_fd(request.fd.get()))?;
@@ -142,7 +142,7 @@ impl<H: Host> Luo<H> {
         arg: u64,
     ) -> KResult<()> {
         let mut request = FdArg::new_zeroed();
-        copy_in(caller, Command::RetrieveFd.name(), size, arg, request.as_mut_bytes())?;
+        copy_in(caller, Command::RetrieveFd, size, arg, request.as_mut_bytes())?;
         let fd = caller.reserve_fd()?;
         let file = self.retrieve_fd(host, key, request.token.get());
         let file = file.inspect_err(|_| caller.cancel_fd(fd))?;
@@ -184,7 +184,7 @@ impl<H: Host> Luo<H> {
         arg: u64,
     ) -> KResult<()> {
         let mut request = FinishArg::new_zeroed();
-        copy_in(caller, Command::Finish.name(), size, arg, request.as_mut_bytes())?;
+        copy_in(caller, Command::Finish, size, arg, request.as_mut_bytes())?;
         let reserved = request.reserved.get();
         if reserved != 0 && !self.quirks.has(Quirk::FinishIgnoresReserved) {
             return Err(Errno::EINVAL.because(format!("the reserved field is {reserved:#x}, not 0")));
@@ -202,7 +202,7 @@ impl<H: Host> Luo<H> {
         arg: u64,
     ) -> KResult<()> {
         let mut request = GetNameArg::new_zeroed();
-        copy_in(caller, Command::GetName.name(), size, arg, request.as_mut_bytes())?;
+        copy_in(caller, Command::GetName, size, arg, request.as_mut_bytes())?;
         let reserved = request.reserved.get();
         if reserved != 0 {
             return Err(Errno::EINVAL.because(format!("the reserved field is {reserved:#x}, not 0")));
@@ -225,14 +225,13 @@ fn find(table: &[Command], base: u8, code: u32, whose: &str) -> KResult<Command>
 }
 
 fn check_size_word(caller: &impl Caller, command: Command, code: u32, arg: u64) -> KResult<u32> {
-    let mut word = [0; 4];
-    caller.read(arg, &mut word)?;
+    let size = extensible::size_word(caller, arg)?;
     if code != command.code() {
         let (name, want) = (command.name(), command.code());
         let why = format!("{code:#x} is not {name} ({want:#x}): wrong type, direction or size bits");
         return Err(Errno::ENOTTY.because(why));
     }
-    Ok(u32::from_le_bytes(word))
+    Ok(size)
 }
 
 fn check_code(caller: &impl Caller, command: Command, code: u32, arg: u64) -> KResult<u32> {
@@ -242,14 +241,7 @@ fn check_code(caller: &impl Caller, command: Command, code: u32, arg: u64) -> KR
 }
 
 fn check_min(command: Command, size: u32) -> KResult<()> {
-    let min = command.size();
-    if u64::from(size) < len64(min) {
-        let name = command.name();
-        return Err(
-            Errno::EINVAL.because(format!("{name} needs a structure of {min} bytes, size says {size}"))
-        );
-    }
-    Ok(())
+    extensible::check_min(command.name(), command.size(), size)
 }
 
 fn check_direction(session: &Session, command: Command) -> KResult<()> {
@@ -260,4 +252,8 @@ fn check_direction(session: &Session, command: Command) -> KResult<()> {
     };
     let why = format!("{} wants an {want} session, {:?} is an {is} one", command.name(), session.name);
     Err(Errno::EINVAL.because(why))
+}
+
+fn copy_in(caller: &impl Caller, command: Command, size: u32, arg: u64, known: &mut [u8]) -> KResult<()> {
+    extensible::copy_in(caller, command.name(), size, arg, known)
 }

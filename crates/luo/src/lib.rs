@@ -16,7 +16,6 @@
 
 #![forbid(unsafe_code)]
 
-pub mod argument;
 mod blocks;
 mod boot;
 mod dispatch;
@@ -31,6 +30,8 @@ mod ops;
 mod reboot;
 mod session;
 pub mod test_flbs;
+
+pub use luosim_abi::extensible as argument;
 
 pub use boot::{BootPanic, LuoConfig};
 pub use event::{Event, FinishCause};
