@@ -6,6 +6,8 @@
 
 #![forbid(unsafe_code)]
 
+mod abi;
+mod abi_states;
 mod commands;
 mod ctl;
 mod doctor;
@@ -76,6 +78,8 @@ enum Command {
     Ctl(ctl::CtlArguments),
     /// Say what would survive a kexec from one kernel file to another
     Preflight(preflight::PreflightArguments),
+    /// The interfaces of releases and posted designs
+    Abi(abi::AbiArguments),
     /// Say whether this host can run `luosim exec`, and what to do if not
     Doctor(doctor::DoctorArguments),
 }
@@ -146,6 +150,7 @@ fn main() -> ExitCode {
         Command::Inspect(arguments) => inspect::inspect(&arguments).into(),
         Command::Ctl(arguments) => ctl::ctl(&arguments).into(),
         Command::Preflight(arguments) => preflight::preflight(&arguments).into(),
+        Command::Abi(arguments) => abi::abi(&arguments).into(),
         Command::Doctor(arguments) => doctor::doctor(&arguments).into(),
     })
 }

@@ -214,6 +214,11 @@ fn the_chapter_on_releases_is_true() {
 }
 
 #[test]
+fn the_chapter_on_posted_designs_is_true() {
+    assert_eq!(check_page("docs/posted-designs.md"), 4);
+}
+
+#[test]
 fn the_chapter_on_exploring_is_true() {
     assert_eq!(check_page("docs/explore.md"), 6);
 }
@@ -241,6 +246,7 @@ fn no_other_page_shows_commands_that_nobody_runs() {
         "explore.md",
         "inspect.md",
         "json.md",
+        "posted-designs.md",
         "preflight.md",
         "releases.md",
         "run-your-program.md",

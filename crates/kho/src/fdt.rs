@@ -261,7 +261,9 @@ const NOP: [u8; 4] = 4u32.to_be_bytes();
 /// Takes the name of the root out of the bytes of a tree: it is empty then, and what it took is skipped by readers. No
 /// name, and no change, where there is no root.
 fn take_root_name(blob: &mut [u8]) -> String {
-    let start = FdtHeader::read_from_prefix(blob).ok().and_then(|(header, _)| usize::try_from(header.off_dt_struct.get()).ok());
+    let start = FdtHeader::read_from_prefix(blob)
+        .ok()
+        .and_then(|(header, _)| usize::try_from(header.off_dt_struct.get()).ok());
     let Some(block) = start.and_then(|start| blob.get_mut(start..)) else { return String::new() };
     if !block.starts_with(&BEGIN_NODE) {
         return String::new();

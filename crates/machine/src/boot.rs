@@ -220,7 +220,8 @@ impl Kernel {
             let memfd = Rc::new(MemfdHandler::new(version, quirks));
             register_handlers(&mut luo, &mut core, memfd, &parameters);
         }
-        let control = match release.posted.map(|design| Control::boot(&mut core, design, quirks, &parameters)) {
+        let control = match release.posted.map(|design| Control::boot(&mut core, design, quirks, &parameters))
+        {
             None => None,
             Some(Ok(control)) => Some(control),
             Some(Err(reason)) => {
@@ -232,7 +233,19 @@ impl Kernel {
         let cmdline = options.cmdline.clone();
         let (processes, tmpfs) = (BTreeMap::new(), BTreeMap::new());
         let (image, crash_image) = (None, None);
-        Ok(Self { release, quirks, cmdline, test_files, core, luo, control, processes, image, crash_image, tmpfs })
+        Ok(Self {
+            release,
+            quirks,
+            cmdline,
+            test_files,
+            core,
+            luo,
+            control,
+            processes,
+            image,
+            crash_image,
+            tmpfs,
+        })
     }
 
     fn comes_back(&self) -> bool {

@@ -140,7 +140,8 @@ impl Machine {
         let found = all.find(|test| luosim_posted::Subsystem::<Core>::name(&***test) == name);
         let none = || {
             let names = SUBSYSTEMS.map(|(name, _)| name).join(" and ");
-            Errno::ENOENT.because(format!("no subsystem {name}: posted designs with luosim_test=on have {names}"))
+            Errno::ENOENT
+                .because(format!("no subsystem {name}: posted designs with luosim_test=on have {names}"))
         };
         found.ok_or_else(none)?.set_fault(fault);
         Ok(())

@@ -44,8 +44,8 @@ pub(crate) fn find<C: Copy>(
 ) -> KResult<(C, Argument)> {
     let nr = code.to_le_bytes()[0];
     let known = table.zip(0u8..).find(|(_, index)| nr.checked_sub(base) == Some(*index));
-    let (known, _) =
-        known.ok_or_else(|| Errno::EINVAL.because(format!("command number {nr:#04x} is not one of this file")))?;
+    let (known, _) = known
+        .ok_or_else(|| Errno::EINVAL.because(format!("command number {nr:#04x} is not one of this file")))?;
     let size = size_word(caller, addr)?;
     let (name, want) = (known.name, known.code);
     if code != want {

@@ -124,9 +124,10 @@ impl Runner<'_> {
         if call.op == Op::RebootKexec {
             return self.reboot(process, pid, call);
         }
-        let shown = self.show(process, call);
+        let (shown, state) = (self.show(process, call), self.posted_state());
         let answer = self.perform(process, pid, call);
         self.record_call(process, pid, shown, &answer);
+        self.note_state(state);
         self.judge(call, &answer);
         self.after_panic();
         Ok(())
@@ -139,7 +140,8 @@ impl Runner<'_> {
             self.forget();
         }
         if let Some(report) = report {
-            self.records.push(Record::Machine { action: String::from("the kernel panics; the crash kernel boots") });
+            self.records
+                .push(Record::Machine { action: String::from("the kernel panics; the crash kernel boots") });
             self.booted(report);
         }
     }

@@ -4,7 +4,9 @@
 //! The tree is one contiguous block, so a file of more than about 260 000 folios cannot be prepared. What the posted text
 //! does not say (seals, mode, which pages count as used) is as in 6.19 without its quirks.
 
-use luosim_abi::posted::memfd::{COMPATIBLE, DIRTY, Folio as Entry, PROP_FOLIOS, PROP_POS, PROP_SIZE, UPTODATE};
+use luosim_abi::posted::memfd::{
+    COMPATIBLE, DIRTY, Folio as Entry, PROP_FOLIOS, PROP_POS, PROP_SIZE, UPTODATE,
+};
 use luosim_abi::{Errno, KResult};
 use luosim_kho::fdt::{Node, Tree};
 use luosim_luo::{FileId, Host, Memory};
@@ -166,7 +168,11 @@ impl<H: Host + HasFiles> Handler<H> for PostedMemfd {
         let (files, memory) = host.files_and_memory();
         let (pos, inode) = (files.table.get(file).pos, inode_of(files, file));
         let blob = Saved::of(files.inodes.get(inode), pos).blob();
-        memory.ram.mem.write(PhysAddr::new(data), &blob).expect("the file has not changed since it was prepared");
+        memory
+            .ram
+            .mem
+            .write(PhysAddr::new(data), &blob)
+            .expect("the file has not changed since it was prepared");
         Ok(data)
     }
 
@@ -201,8 +207,8 @@ impl<H: Host + HasFiles> Handler<H> for PostedMemfd {
         files.inodes.get_mut(inode).rebuild(saved.size, Seals::SEAL);
         let filled =
             saved.folios.iter().try_for_each(|entry| insert(files.inodes.get_mut(inode), &mut memory, entry));
-        let opened = filled
-            .and_then(|()| files.table.open(FileKind::Shmem(inode), flags::RDWR | flags::LARGEFILE));
+        let opened =
+            filled.and_then(|()| files.table.open(FileKind::Shmem(inode), flags::RDWR | flags::LARGEFILE));
         let file = opened.inspect_err(|_| files.inodes.put(memory.ram, inode))?;
         files.table.get_mut(file).pos = if saved.pos <= MAX_SIZE { saved.pos } else { 0 };
         Ok(file)

@@ -34,7 +34,8 @@ impl Machine {
     /// # Errors
     /// EBADF; EBUSY; ENOENT; EEXIST; EFAULT.
     pub fn fd_preserve(&mut self, pid: Pid, device: i32, fd: i32, token: u64, flags: u32) -> KResult<()> {
-        self.fd_command(pid, device, (v2::Command::FdPreserve, v3::Command::FdPreserve), fd, token, flags).map(|_| ())
+        self.fd_command(pid, device, (v2::Command::FdPreserve, v3::Command::FdPreserve), fd, token, flags)
+            .map(|_| ())
     }
 
     /// FD_RESTORE.
@@ -153,7 +154,13 @@ impl Machine {
     }
 
     /// CREATE_SESSION or RETRIEVE_SESSION of the fourth design.
-    pub(super) fn posted_session(&mut self, pid: Pid, device: i32, create: bool, name: &[u8]) -> KResult<i32> {
+    pub(super) fn posted_session(
+        &mut self,
+        pid: Pid,
+        device: i32,
+        create: bool,
+        name: &[u8],
+    ) -> KResult<i32> {
         if create {
             let mut request = v4::CreateSession::new_zeroed();
             request.size = size_of_u32::<v4::CreateSession>().into();

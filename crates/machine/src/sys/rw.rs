@@ -441,7 +441,8 @@ impl Kernel {
         Ok(match self.kind(file) {
             FileKind::Shmem(inode) => self.core.files.inodes.get(inode).link_text().into_bytes(),
             FileKind::Session(key) => {
-                let name = self.posted().map_or_else(|| self.luo.session_name(key), |luo| luo.session_name(key));
+                let name =
+                    self.posted().map_or_else(|| self.luo.session_name(key), |luo| luo.session_name(key));
                 let name = name.unwrap_or_else(|| luosim_luo::SessionName::from_bytes(b""));
                 if self.quirks.has(Quirk::ShortLinkText) && name.len() >= 39 {
                     let why =

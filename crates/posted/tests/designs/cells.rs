@@ -37,13 +37,19 @@ fn at(design: Design, state: State) -> Kernel {
 
 /// The global machine: rows are states, columns prepare, freeze by the reboot, finish, cancel.
 const GLOBAL: [(State, [Want; 4]); 4] = [
-    (Normal, [(None, Prepared), (None, Normal), (Some(Errno::EINVAL), Normal), (Some(Errno::ENOENT), Normal)]),
+    (
+        Normal,
+        [(None, Prepared), (None, Normal), (Some(Errno::EINVAL), Normal), (Some(Errno::ENOENT), Normal)],
+    ),
     (
         Prepared,
         [(Some(Errno::EINVAL), Prepared), (None, Frozen), (Some(Errno::EINVAL), Prepared), (None, Normal)],
     ),
     (Frozen, [(Some(Errno::EINVAL), Frozen), (None, Frozen), (Some(Errno::EINVAL), Frozen), (None, Normal)]),
-    (Updated, [(Some(Errno::EINVAL), Updated), (None, Updated), (None, Normal), (Some(Errno::ENOENT), Updated)]),
+    (
+        Updated,
+        [(Some(Errno::EINVAL), Updated), (None, Updated), (None, Normal), (Some(Errno::ENOENT), Updated)],
+    ),
 ];
 
 #[test]
@@ -170,7 +176,10 @@ const SESSION: [(State, [Want; 4]); 4] = [
     (Normal, [(None, Prepared), (Some(Errno::EBUSY), Normal), (None, Normal), (None, Normal)]),
     (Prepared, [(Some(Errno::EBUSY), Prepared), (None, Frozen), (None, Prepared), (None, Normal)]),
     (Frozen, [(Some(Errno::EBUSY), Frozen), (Some(Errno::EBUSY), Frozen), (None, Frozen), (None, Normal)]),
-    (Updated, [(Some(Errno::EBUSY), Updated), (Some(Errno::EBUSY), Updated), (None, Normal), (None, Updated)]),
+    (
+        Updated,
+        [(Some(Errno::EBUSY), Updated), (Some(Errno::EBUSY), Updated), (None, Normal), (None, Updated)],
+    ),
 ];
 
 #[test]

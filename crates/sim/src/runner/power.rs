@@ -83,7 +83,9 @@ impl Runner<'_> {
         };
         let machine = self.machine()?;
         let told = match call.op {
-            Op::FailSubsystem => machine.fail_subsystem(call.text("name").unwrap_or(""), subsystem_fault(call)),
+            Op::FailSubsystem => {
+                machine.fail_subsystem(call.text("name").unwrap_or(""), subsystem_fault(call))
+            }
             Op::FailAlloc => machine.fail_alloc(number("nth", 1), number("times", 1)),
             Op::StopReboot => {
                 let panics = call.text("how") == Some("panic");
@@ -161,6 +163,7 @@ impl Runner<'_> {
             }
             None => Box::new(|_, _| {}),
         };
+        let state = self.posted_state();
         let result = self.machine.as_mut().expect("a process runs on it").kexec_with(pid, look);
         written?;
         let answer = result.as_ref().map(|_| 0).map_err(Clone::clone);
@@ -169,7 +172,10 @@ impl Runner<'_> {
         if self.on().kernel().is_none() {
             self.forget();
         }
-        let Ok(report) = result else { return Ok(()) };
+        let Ok(report) = result else {
+            self.note_state(state);
+            return Ok(());
+        };
         let returned = report.outcome == Outcome::Returned;
         let wanted = call.number("returns").is_some_and(|value| value != 0);
         if returned != wanted && call.error.is_none() {

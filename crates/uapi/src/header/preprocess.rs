@@ -280,7 +280,8 @@ const MEMBER_MACROS: [&[u8]; 7] = [
 fn member_macros(text: &mut [u8]) {
     let mut from = 0;
     while let Some(at) = text[from..].iter().position(|byte| *byte == b'_').map(|found| found + from) {
-        let length = text[at..].iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'_').count();
+        let length =
+            text[at..].iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'_').count();
         from = at + length;
         let whole = at == 0 || !text[at - 1].is_ascii_alphanumeric();
         let Some(which) = MEMBER_MACROS.iter().find(|name| whole && **name == &text[at..at + length]) else {
