@@ -39,8 +39,8 @@ luosim_abi::named! {
     pub enum Invariant {
         D1 = "D1", "Frames are left alone. A frame that a preserved device can reach is not free, not allocated for anything else, and not written by a kernel, from T1 to T7.";
         D2 = "D2", "Mappings stay. Every address of the device leads to the same frame with the same permissions from T1 to T7, and every page of a preserved file lies in the same frame from T1 to T8.";
-        D3 = "D3", "Tables stay. The pages of the device's page table are the same and hold the same bytes from T1 to T7.";
-        D4 = "D4", "DMA goes on. From T2 to T6 no request of the device is refused by its IOMMU or stopped by bus mastering, and a device that has work makes progress. A device that is reset in freeze writes nothing instead.";
+        D3 = "D3", "Tables stay. The pages of the device's page table are the same and hold the same bytes from T1 until a kernel replaces the domain at T7.";
+        D4 = "D4", "DMA goes on. From T2 to T7, the replacement of the domain included, no request of the device is refused by its IOMMU or stopped by bus mastering, and a device that has work makes progress. A device that is reset in freeze writes nothing instead.";
         D5 = "D5", "What was written is there. Everything that a device wrote and completed before its memory is retrieved reads back through the retrieved file.";
         D6 = "D6", "What is written later is there. Everything that a device writes after its memory is retrieved and before the session is finished reads back too.";
         D7 = "D7", "Nothing is written elsewhere. Frames next to what is mapped hold their canaries.";

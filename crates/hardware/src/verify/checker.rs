@@ -85,15 +85,17 @@ impl Checker {
         if let Some(first) = &first {
             if at <= TimePoint::T7 {
                 self.check(D2, at, translations_changed(first, view));
-                self.check(D3, at, tables_changed(first, view));
             }
             if at <= TimePoint::T6 {
+                self.check(D3, at, tables_changed(first, view));
                 self.check(D16, at, identity_changed(first, view));
                 self.check(D9, at, reset(self.mode, at, first, view));
             }
         }
-        if let (Some(frozen), true) = (&frozen, at <= TimePoint::T6) {
+        if let (Some(frozen), true) = (&frozen, at <= TimePoint::T7) {
             self.check(D4, at, dma(self.mode, frozen, view));
+        }
+        if let (Some(frozen), true) = (&frozen, at <= TimePoint::T6) {
             self.check(D11, at, delivered(frozen, view));
         }
         if let (Some(last), Some(_)) = (&last, &first) {
