@@ -51,6 +51,8 @@ pub trait Host {
     fn open_session(&mut self, key: SessionKey) -> KResult<FileId>;
     /// Something happened that an observer outside the kernel wants to know (ledger, transcript).
     fn emit(&mut self, event: Event);
+    /// A reboot is at the point of its serialisation where [`crate::Disturbance`] has somebody make a call.
+    fn intrude(&mut self) {}
 }
 
 /// The process that makes an ioctl: its memory and its descriptors.

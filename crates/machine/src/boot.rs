@@ -214,7 +214,7 @@ impl Kernel {
             leave_free(&mut ram, free);
         }
         let (files, released, events) = (Files::default(), Vec::new(), Vec::new());
-        let mut core = Core { ram, kho, log, files, released, events };
+        let mut core = Core { ram, kho, log, files, released, events, intrusion: None };
         if let Some(version) = release.memfd.filter(|_| luo.enabled()) {
             let memfd = Rc::new(MemfdHandler::new(version, quirks));
             register_handlers(&mut luo, &mut core, memfd, &parameters);
@@ -262,7 +262,7 @@ impl Machine {
     ) -> BootReport {
         self.generation += 1;
         self.next_pid = 1;
-        self.faults = Faults::default();
+        self.faults = Faults::after_boot(&self.faults);
         let release = release.release();
         let (state, outcome, log) = match Kernel::boot(memory, params, release, options) {
             Ok(kernel) => {

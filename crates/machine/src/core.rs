@@ -7,6 +7,8 @@ use luosim_kho::log::KernelLog;
 use luosim_luo::{Event, FileId, Host, Memory, SessionKey};
 use luosim_physmem::Ram;
 
+use crate::faults::Pending;
+
 /// Memory, KHO, log and files of one kernel.
 #[derive(Debug)]
 pub struct Core {
@@ -18,6 +20,8 @@ pub struct Core {
     pub(crate) released: Vec<FileKind>,
     /// Events since the last look, in order.
     pub(crate) events: Vec<Event>,
+    /// A call that somebody makes while a reboot serialises.
+    pub(crate) intrusion: Option<Pending>,
 }
 
 impl Core {
@@ -59,6 +63,12 @@ impl Host for Core {
 
     fn emit(&mut self, event: Event) {
         self.events.push(event);
+    }
+
+    fn intrude(&mut self) {
+        if let Some(pending) = self.intrusion.take() {
+            pending.make(self);
+        }
     }
 }
 

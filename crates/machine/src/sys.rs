@@ -30,7 +30,7 @@ impl Kernel {
     }
 
     /// The open file behind a descriptor.
-    fn file(&self, pid: Pid, fd: i32) -> KResult<FileId> {
+    pub(crate) fn file(&self, pid: Pid, fd: i32) -> KResult<FileId> {
         let process = self.processes.get(&pid);
         let process = process.ok_or_else(|| Errno::ESRCH.because(format!("there is no process {pid}")))?;
         let descriptor = process.fds.get(fd)?;

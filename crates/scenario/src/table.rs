@@ -163,6 +163,10 @@ operations! {
     Close "close" process "close(2)" [FD];
     CloseInReboot "close-in-reboot" process "close(2) while the next reboot is at a point of its serialisation; kernels let it wait for the end"
         [FD, must("point", U32, "where, as in `stop-reboot`")];
+    WriteInReboot "write-in-reboot" process "pwrite(2) to a memory file while the next reboot is at a point of its serialisation"
+        [FD, must("at", Kind::Size, "offset"), LEN, SEED, TEXT, HEX, must("point", U32, "where, as in `stop-reboot`")];
+    SeekInReboot "seek-in-reboot" process "lseek(2) of a memory file while the next reboot is at a point of its serialisation"
+        [FD, must("offset", Kind::Size, "the position"), must("point", U32, "where, as in `stop-reboot`")];
     Dup "dup" process "dup(2)" [FD, AS];
     Dup2 "dup2" process "dup2(2) onto another open descriptor" [FD, pos("onto", Kind::Fd, "the descriptor that is replaced")];
     SetCloexec "set-cloexec" process "fcntl(F_SETFD)" [FD, pos("on", Kind::Bool, "whether exec closes it")];
