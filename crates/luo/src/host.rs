@@ -1,5 +1,6 @@
 //! What LUO needs of the kernel around it, of the calling process, and of the handlers of file types.
 
+use luosim_abi::extensible::UserMemory;
 use luosim_abi::{Errno, KResult};
 use luosim_kho::{Kho, log::KernelLog};
 use luosim_physmem::Ram;
@@ -56,17 +57,7 @@ pub trait Host {
 }
 
 /// The process that makes an ioctl: its memory and its descriptors.
-pub trait Caller {
-    /// Copies `buf.len()` bytes from the process's address `addr`.
-    ///
-    /// # Errors
-    /// EFAULT if any byte is not readable.
-    fn read(&self, addr: u64, buf: &mut [u8]) -> KResult<()>;
-    /// Copies `bytes` to the process's address `addr`.
-    ///
-    /// # Errors
-    /// EFAULT if any byte is not writable.
-    fn write(&mut self, addr: u64, bytes: &[u8]) -> KResult<()>;
+pub trait Caller: UserMemory {
     /// Takes the lowest free descriptor number, not yet visible to the process.
     ///
     /// # Errors
