@@ -17,6 +17,7 @@ pub mod kho;
 pub mod luo;
 pub mod memfd;
 mod named;
+pub mod profile;
 pub mod quirk;
 pub mod release;
 

@@ -19,6 +19,7 @@ use crate::cmdline::Parameters;
 use crate::core::Core;
 use crate::faults::Faults;
 use crate::image::ImageKind;
+use crate::module::Modules;
 use crate::process::Pid;
 use crate::{Kernel, Machine, State};
 
@@ -177,6 +178,7 @@ impl Kernel {
         params: Option<BootParams>,
         release: &'static Release,
         options: &BootOptions,
+        modules: &Modules,
     ) -> Booted {
         let quirks = options.quirks(release);
         let mut log = KernelLog::default();
@@ -219,11 +221,24 @@ impl Kernel {
             let memfd = Rc::new(MemfdHandler::new(version, quirks));
             register_handlers(&mut luo, &mut core, memfd, &parameters);
         }
+        let drivers = modules.init(&mut luo, &mut core);
         let test_files = parameters.test_files;
         let cmdline = options.cmdline.clone();
         let (processes, tmpfs) = (BTreeMap::new(), BTreeMap::new());
         let (image, crash_image) = (None, None);
-        Ok(Self { release, quirks, cmdline, test_files, core, luo, processes, image, crash_image, tmpfs })
+        Ok(Self {
+            release,
+            quirks,
+            cmdline,
+            test_files,
+            core,
+            luo,
+            processes,
+            image,
+            crash_image,
+            tmpfs,
+            drivers,
+        })
     }
 
     fn comes_back(&self) -> bool {
@@ -264,7 +279,7 @@ impl Machine {
         self.next_pid = 1;
         self.faults = Faults::default();
         let release = release.release();
-        let (state, outcome, log) = match Kernel::boot(memory, params, release, options) {
+        let (state, outcome, log) = match Kernel::boot(memory, params, release, options, &self.modules) {
             Ok(kernel) => {
                 let (outcome, log) = (kernel.outcome(), kernel.core.log.clone());
                 (State::Running(Box::new(kernel)), outcome, log)

@@ -18,11 +18,13 @@ mod core;
 pub mod faults;
 pub mod image;
 pub mod ledger;
+pub mod module;
 pub mod outside;
 pub mod process;
 pub mod sys;
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use luosim_abi::quirk::Quirks;
 use luosim_abi::release::{Release, ReleaseId};
@@ -38,6 +40,7 @@ pub use image::{Image, ImageKind};
 
 use crate::faults::Faults;
 use crate::ledger::Ledger;
+use crate::module::{Drivers, Modules, Registration};
 use crate::process::{Pid, Process};
 
 /// A running kernel.
@@ -55,6 +58,7 @@ pub struct Kernel {
     crash_image: Option<Image>,
     /// Linked files on tmpfs, by path.
     tmpfs: BTreeMap<String, InodeId>,
+    drivers: Drivers,
 }
 
 impl Kernel {
@@ -125,6 +129,7 @@ pub struct Machine {
     next_pid: u32,
     ledger: Option<Ledger>,
     faults: Faults,
+    modules: Modules,
 }
 
 fn down() -> luosim_abi::Refusal {
@@ -141,7 +146,14 @@ impl Machine {
             next_pid: 1,
             ledger: Some(Ledger::default()),
             faults: Faults::default(),
+            modules: Modules::default(),
         }
+    }
+
+    /// Builds a module into every kernel that is booted from now on: `init` runs in each boot, when the kernel's own file
+    /// types are registered. What it makes there belongs to that kernel alone.
+    pub fn add_module(&mut self, name: &str, init: impl Fn(&mut Registration<'_>) -> KResult<()> + 'static) {
+        self.modules.add(name, Rc::new(init));
     }
 
     /// A machine that keeps no ledger, for benchmarks.
