@@ -26,6 +26,7 @@ pub mod sys;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use luosim_abi::profile::{Assumption, Profile};
 use luosim_abi::quirk::Quirks;
 use luosim_abi::release::{Release, ReleaseId};
 use luosim_abi::{Errno, KResult};
@@ -47,6 +48,7 @@ use crate::process::{Pid, Process};
 #[derive(Debug)]
 pub struct Kernel {
     release: &'static Release,
+    profile: Profile,
     quirks: Quirks,
     cmdline: String,
     test_files: bool,
@@ -66,6 +68,12 @@ impl Kernel {
     #[must_use]
     pub fn release(&self) -> &'static Release {
         self.release
+    }
+
+    /// Which file types it has beside the release's.
+    #[must_use]
+    pub fn profile(&self) -> Profile {
+        self.profile
     }
 
     /// The quirks in force.
@@ -130,6 +138,8 @@ pub struct Machine {
     ledger: Option<Ledger>,
     faults: Faults,
     modules: Modules,
+    /// What kernels relied on since somebody asked.
+    assumed: Vec<Assumption>,
 }
 
 fn down() -> luosim_abi::Refusal {
@@ -147,6 +157,7 @@ impl Machine {
             ledger: Some(Ledger::default()),
             faults: Faults::default(),
             modules: Modules::default(),
+            assumed: Vec::new(),
         }
     }
 
@@ -209,8 +220,26 @@ impl Machine {
         }
     }
 
+    /// The assumptions that calls and boots relied on since the last question, each once, in order: what they say is worth no
+    /// more than these.
+    pub fn take_assumed(&mut self) -> Vec<Assumption> {
+        self.collect_assumed();
+        std::mem::take(&mut self.assumed)
+    }
+
+    /// Keeps what the running kernel relied on.
+    fn collect_assumed(&mut self) {
+        let Ok(kernel) = self.running() else { return };
+        for assumption in std::mem::take(&mut kernel.core.assumed) {
+            if !self.assumed.contains(&assumption) {
+                self.assumed.push(assumption);
+            }
+        }
+    }
+
     /// Takes the memory away from whoever has it; the kernel, if one ran, is gone without a word.
     fn take_memory(&mut self) -> PhysMem {
+        self.collect_assumed();
         match std::mem::replace(&mut self.state, State::Moving) {
             State::Down(memory) => memory,
             State::Running(kernel) => kernel.core.ram.into_mem(),
