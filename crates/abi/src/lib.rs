@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod devices;
 pub mod errno;
 pub mod fdt;
 pub mod ioctl;

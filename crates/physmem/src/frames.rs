@@ -42,6 +42,7 @@ frame_uses! {
     HandlerData = "a handler's structure";
     FolioTable = "a folio table";
     PageCache = "file contents";
+    IommuTable = "an IOMMU table";
     Handover = "a block of the previous kernel";
     Other = "something else";
 }
