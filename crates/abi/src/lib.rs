@@ -20,6 +20,7 @@ pub mod luo;
 pub mod memfd;
 mod named;
 pub mod posted;
+pub mod profile;
 pub mod quirk;
 pub mod release;
 

@@ -11,6 +11,7 @@ use luosim_physmem::PhysAddr;
 
 use crate::file_set::File;
 use crate::format::Outgoing;
+use crate::handler::Context;
 use crate::host::{Host, SessionKey};
 use crate::{Event, Luo};
 
@@ -187,7 +188,7 @@ impl<H: Host> Luo<H> {
         let file = session.files.at(at);
         let Some(id) = file.preserved else { return Ok(()) };
         let handler = self.handlers[file.handler.0].clone();
-        let data = handler.freeze(host, id, file.data)?;
+        let data = handler.freeze(&mut Context::new(self, host, key), id, file.data)?;
         let session = self.session_mut(key).expect("listed sessions exist");
         session.files.set_data(at, data);
         let slot = session.area.slot(u64::try_from(at).expect("an index fits in 64 bits"));
@@ -208,7 +209,8 @@ impl<H: Host> Luo<H> {
                 host.memory().ram.mem.fill(slot, 64, 0).expect("the slot is in a page of this kernel");
             }
             if let Some(id) = preserved {
-                self.handlers[handler.0].clone().unfreeze(host, id, data);
+                let handler = self.handlers[handler.0].clone();
+                handler.unfreeze(&mut Context::new(self, host, key), id, data);
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Booting a kernel on a memory, and the jump from one kernel to the next.
 
+use luosim_abi::profile::Profile;
 use luosim_abi::quirk::{Quirk, Quirks};
 use luosim_abi::release::{Release, ReleaseId};
 use luosim_abi::{Errno, KResult};
@@ -19,6 +20,7 @@ use crate::cmdline::Parameters;
 use crate::core::Core;
 use crate::faults::Faults;
 use crate::image::ImageKind;
+use crate::module::Modules;
 use crate::process::Pid;
 use crate::{Kernel, Machine, State};
 
@@ -33,6 +35,9 @@ pub struct BootOptions {
     pub quirks_off: Vec<Quirk>,
     /// Built with the KHO debug option.
     pub kho_debug: bool,
+    /// Which file types it has beside the release's; a release that is not [`Release::takes_profiles`] says so in its log and
+    /// has its own alone.
+    pub profile: Profile,
 }
 
 /// The command line of a kernel with live update on.
@@ -45,6 +50,7 @@ impl Default for BootOptions {
             quirks_on: Vec::new(),
             quirks_off: Vec::new(),
             kho_debug: true,
+            profile: Profile::Mainline,
         }
     }
 }
@@ -170,6 +176,19 @@ fn leave_free(ram: &mut Ram, left: u64) {
     }
 }
 
+/// The profile of a kernel: work that is not released has one release as its base.
+fn profile_for(release: &Release, wanted: Profile, log: &mut KernelLog) -> Profile {
+    if wanted == Profile::Mainline || release.takes_profiles() {
+        return wanted;
+    }
+    log.warn(format!(
+        "luosim: profile {} is of other releases than {}: not used",
+        wanted.name(),
+        release.name
+    ));
+    Profile::Mainline
+}
+
 impl Kernel {
     /// Builds a kernel from a memory and the two pairs: nothing else crosses.
     fn boot(
@@ -177,11 +196,13 @@ impl Kernel {
         params: Option<BootParams>,
         release: &'static Release,
         options: &BootOptions,
+        modules: &Modules,
     ) -> Booted {
         let quirks = options.quirks(release);
         let mut log = KernelLog::default();
         log.info(format!("Linux version {} (luosim)", release.point));
         log.info(format!("Command line: {}", options.cmdline));
+        let profile = profile_for(release, options.profile, &mut log);
         let mut parameters = Parameters::parse(&options.cmdline, release, &mut log);
         // The kernel's test objects came with the first real ones.
         parameters.test_flbs &= release.flb;
@@ -213,17 +234,31 @@ impl Kernel {
         if let Some(free) = parameters.free {
             leave_free(&mut ram, free);
         }
-        let (files, released, events) = (Files::default(), Vec::new(), Vec::new());
-        let mut core = Core { ram, kho, log, files, released, events, intrusion: None };
+        let (files, released, events, assumed) = (Files::default(), Vec::new(), Vec::new(), Vec::new());
+        let mut core = Core { ram, kho, log, files, released, events, intrusion: None, assumed };
         if let Some(version) = release.memfd.filter(|_| luo.enabled()) {
             let memfd = Rc::new(MemfdHandler::new(version, quirks));
             register_handlers(&mut luo, &mut core, memfd, &parameters);
         }
+        let drivers = modules.init(&mut luo, &mut core);
         let test_files = parameters.test_files;
         let cmdline = options.cmdline.clone();
         let (processes, tmpfs) = (BTreeMap::new(), BTreeMap::new());
         let (image, crash_image) = (None, None);
-        Ok(Self { release, quirks, cmdline, test_files, core, luo, processes, image, crash_image, tmpfs })
+        Ok(Self {
+            release,
+            profile,
+            quirks,
+            cmdline,
+            test_files,
+            core,
+            luo,
+            processes,
+            image,
+            crash_image,
+            tmpfs,
+            drivers,
+        })
     }
 
     fn comes_back(&self) -> bool {
@@ -264,7 +299,7 @@ impl Machine {
         self.next_pid = 1;
         self.faults = Faults::after_boot(&self.faults);
         let release = release.release();
-        let (state, outcome, log) = match Kernel::boot(memory, params, release, options) {
+        let (state, outcome, log) = match Kernel::boot(memory, params, release, options, &self.modules) {
             Ok(kernel) => {
                 let (outcome, log) = (kernel.outcome(), kernel.core.log.clone());
                 (State::Running(Box::new(kernel)), outcome, log)
@@ -272,6 +307,7 @@ impl Machine {
             Err((memory, log, reason)) => (State::Down(memory), Outcome::Panicked { reason }, log),
         };
         self.state = state;
+        self.collect_assumed();
         self.tell_ledger(&outcome);
         BootReport { release, generation: self.generation, outcome, log, crossing: None, params }
     }

@@ -1,6 +1,7 @@
 //! The inside of a kernel that LUO and the handlers work on: memory, KHO, log, files.
 
 use luosim_abi::KResult;
+use luosim_abi::profile::Assumption;
 use luosim_files::{FileKind, Files, HasFiles, flags};
 use luosim_kho::Kho;
 use luosim_kho::log::KernelLog;
@@ -22,6 +23,8 @@ pub struct Core {
     pub(crate) events: Vec<Event>,
     /// A call that somebody makes while a reboot serialises.
     pub(crate) intrusion: Option<Pending>,
+    /// What was relied on since the last look, in order.
+    pub(crate) assumed: Vec<Assumption>,
 }
 
 impl Core {
@@ -35,6 +38,13 @@ impl Core {
     #[must_use]
     pub fn kho(&self) -> &Kho {
         &self.kho
+    }
+
+    /// Notes that something rests on a rule that nobody has published.
+    pub fn assume(&mut self, assumption: Assumption) {
+        if !self.assumed.contains(&assumption) {
+            self.assumed.push(assumption);
+        }
     }
 
     /// Open files and inodes.

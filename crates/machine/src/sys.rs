@@ -13,11 +13,14 @@ mod rw;
 pub use memory::MapId;
 pub use rw::Stat;
 
+use std::rc::Rc;
+
 use luosim_abi::{Errno, KResult};
-use luosim_files::FileKind;
+use luosim_files::{DriverFile, FileKind};
 use luosim_luo::FileId;
 
 use crate::core::Core;
+use crate::module::Driver;
 use crate::process::{Descriptor, Pid, Process};
 use crate::{Kernel, Machine};
 
@@ -53,6 +56,15 @@ impl Kernel {
         self.core.files.table.get(file).kind
     }
 
+    /// The driver of a file.
+    fn driver(&self, file: DriverFile) -> Rc<dyn Driver> {
+        self.drivers.get(file.driver).expect("files are made by drivers that exist").clone()
+    }
+
+    fn release_driver(&mut self, file: DriverFile) {
+        self.driver(file).release(&mut self.core, file.object);
+    }
+
     /// Deals with what was released since the last call.
     fn settle(&mut self) {
         while !self.core.released.is_empty() {
@@ -60,6 +72,7 @@ impl Kernel {
                 match kind {
                     FileKind::Session(key) => self.luo.release_session(&mut self.core, key),
                     FileKind::Device => self.luo.release_device(),
+                    FileKind::Driver(file) => self.release_driver(file),
                     _ => {}
                 }
             }

@@ -59,6 +59,9 @@ impl Machine {
                 return kernel.vfs_ioctl(pid, file, code, arg);
             }
             let kind = kernel.kind(file);
+            if let FileKind::Driver(file) = kind {
+                return kernel.driver(file).ioctl(&mut kernel.core, file.object, code, arg);
+            }
             let process = kernel.processes.get_mut(&pid).expect("it owns the descriptor");
             let mut caller = ProcessCaller(process);
             match kind {
