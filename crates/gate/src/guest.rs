@@ -4,6 +4,7 @@
 //! do to them. A new descriptor cannot be taken back once the host has installed it, so the reply is first tried with
 //! the bytes that are there already, and gets its number when the descriptor is in.
 
+use luosim_abi::extensible::UserMemory;
 use luosim_abi::{Errno, KResult};
 use luosim_luo::{Caller, FileId};
 
