@@ -21,6 +21,7 @@ use crate::core::Core;
 use crate::faults::Faults;
 use crate::image::ImageKind;
 use crate::module::Modules;
+use crate::posted::Control;
 use crate::process::Pid;
 use crate::{Kernel, Machine, State};
 
@@ -241,6 +242,15 @@ impl Kernel {
             register_handlers(&mut luo, &mut core, memfd, &parameters);
         }
         let drivers = modules.init(&mut luo, &mut core);
+        let control = match release.posted.map(|design| Control::boot(&mut core, design, quirks, &parameters))
+        {
+            None => None,
+            Some(Ok(control)) => Some(control),
+            Some(Err(reason)) => {
+                core.log.err(format!("Kernel panic - not syncing: {reason}"));
+                return Err((core.ram.into_mem(), core.log, reason));
+            }
+        };
         let test_files = parameters.test_files;
         let cmdline = options.cmdline.clone();
         let (processes, tmpfs) = (BTreeMap::new(), BTreeMap::new());
@@ -253,6 +263,7 @@ impl Kernel {
             test_files,
             core,
             luo,
+            control,
             processes,
             image,
             crash_image,
@@ -266,7 +277,7 @@ impl Kernel {
     }
 
     fn why_off(&self) -> &'static str {
-        if self.release.luo.is_none() {
+        if self.release.luo.is_none() && self.control.is_none() {
             "this release has no live update orchestrator"
         } else if self.core.kho.enabled() {
             "liveupdate is not on"
@@ -276,7 +287,7 @@ impl Kernel {
     }
 
     fn outcome(&self) -> Outcome {
-        if !self.luo.enabled() {
+        if !self.has_device() {
             return Outcome::LuoOff { reason: String::from(self.why_off()) };
         }
         match self.core.kho.handover() {
@@ -350,7 +361,10 @@ impl Machine {
     /// The live update steps of a reboot.
     fn serialize(&mut self, pid: Pid) -> KResult<Carried> {
         let kernel = self.running()?;
-        let carried = kernel.luo.reboot(&mut kernel.core);
+        let carried = match &mut kernel.control {
+            Some(control) => control.luo.reboot(&mut kernel.core),
+            None => kernel.luo.reboot(&mut kernel.core),
+        };
         self.settle(pid);
         carried
     }

@@ -20,6 +20,7 @@ pub mod image;
 pub mod ledger;
 pub mod module;
 pub mod outside;
+mod posted;
 pub mod process;
 pub mod sys;
 
@@ -42,6 +43,7 @@ pub use image::{Image, ImageKind};
 use crate::faults::Faults;
 use crate::ledger::Ledger;
 use crate::module::{Drivers, Modules, Registration};
+use crate::posted::Control;
 use crate::process::{Pid, Process};
 
 /// A running kernel.
@@ -54,6 +56,8 @@ pub struct Kernel {
     test_files: bool,
     core: Core,
     luo: Luo<Core>,
+    /// The orchestrator of a posted design; `luo` is off then.
+    control: Option<Control>,
     processes: BTreeMap<Pid, Process>,
     image: Option<Image>,
     /// The crash kernel, in its own slot.
@@ -94,7 +98,7 @@ impl Kernel {
         &self.core.log
     }
 
-    /// The orchestrator.
+    /// The merged orchestrator; off in a release without it, and in a posted design ([`Self::posted`]).
     #[must_use]
     pub fn luo(&self) -> &Luo<Core> {
         &self.luo
@@ -140,6 +144,8 @@ pub struct Machine {
     modules: Modules,
     /// What kernels relied on since somebody asked.
     assumed: Vec<Assumption>,
+    /// The crash kernel that booted inside a system call.
+    crashed: Option<BootReport>,
 }
 
 fn down() -> luosim_abi::Refusal {
@@ -158,6 +164,7 @@ impl Machine {
             faults: Faults::default(),
             modules: Modules::default(),
             assumed: Vec::new(),
+            crashed: None,
         }
     }
 

@@ -7,6 +7,7 @@ mod fds;
 mod luo;
 mod memory;
 mod open;
+mod posted;
 mod process;
 mod rw;
 
@@ -65,14 +66,24 @@ impl Kernel {
         self.driver(file).release(&mut self.core, file.object);
     }
 
+    fn end(&mut self, kind: FileKind) {
+        let core = &mut self.core;
+        match (kind, &mut self.control) {
+            (FileKind::Session(key), None) => self.luo.release_session(core, key),
+            (FileKind::Session(key), Some(control)) => control.luo.release_session(core, key),
+            (FileKind::Control(open), Some(control)) => control.luo.release_device(core, open),
+            _ => {}
+        }
+    }
+
     /// Deals with what was released since the last call.
     fn settle(&mut self) {
         while !self.core.released.is_empty() {
             for kind in std::mem::take(&mut self.core.released) {
                 match kind {
-                    FileKind::Session(key) => self.luo.release_session(&mut self.core, key),
                     FileKind::Device => self.luo.release_device(),
                     FileKind::Driver(file) => self.release_driver(file),
+                    FileKind::Session(_) | FileKind::Control(_) => self.end(kind),
                     _ => {}
                 }
             }
@@ -85,6 +96,7 @@ impl Machine {
     pub(crate) fn call<T>(&mut self, pid: Pid, body: impl FnOnce(&mut Kernel) -> KResult<T>) -> KResult<T> {
         let result = body(self.running()?);
         self.settle(pid);
+        self.look_after();
         if self.faults.alloc {
             self.alloc_again();
         }

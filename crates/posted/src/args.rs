@@ -45,8 +45,8 @@ pub(crate) fn find<C: Copy>(
 ) -> KResult<(C, Argument)> {
     let nr = code.to_le_bytes()[0];
     let known = table.zip(0u8..).find(|(_, index)| nr.checked_sub(base) == Some(*index));
-    let (known, _) =
-        known.ok_or_else(|| Errno::EINVAL.because(format!("command number {nr:#04x} is not one of this file")))?;
+    let (known, _) = known
+        .ok_or_else(|| Errno::EINVAL.because(format!("command number {nr:#04x} is not one of this file")))?;
     let mut word = [0; 4];
     caller.read(addr, &mut word)?;
     let (name, want) = (known.name, known.code);
@@ -57,7 +57,9 @@ pub(crate) fn find<C: Copy>(
     let size = u32::from_le_bytes(word);
     if usize::try_from(size).is_ok_and(|size| size < known.min) {
         let min = known.min;
-        return Err(Errno::EINVAL.because(format!("{name} needs a structure of {min} bytes, size says {size}")));
+        return Err(
+            Errno::EINVAL.because(format!("{name} needs a structure of {min} bytes, size says {size}"))
+        );
     }
     Ok((known.command, Argument { name, size, addr }))
 }

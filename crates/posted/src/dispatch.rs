@@ -77,14 +77,18 @@ impl<H: Host> Posted<H> {
     ) -> KResult<()> {
         let file = caller.lookup_fd(fd)?;
         self.check_idle("a file is registered")?;
-        let Content::Files(files) = &mut self.content else { unreachable!("only the fourth design has sessions") };
+        let Content::Files(files) = &mut self.content else {
+            unreachable!("only the fourth design has sessions")
+        };
         files.register(&self.handlers, host, open, file, token)
     }
 
     /// FD_UNPRESERVE.
     fn unregister(&mut self, host: &mut H, open: OpenId, token: u64) -> KResult<()> {
         self.check_idle("a file is forgotten")?;
-        let Content::Files(files) = &mut self.content else { unreachable!("only the fourth design has sessions") };
+        let Content::Files(files) = &mut self.content else {
+            unreachable!("only the fourth design has sessions")
+        };
         files.unregister(&self.handlers, host, open, token)
     }
 
@@ -114,7 +118,9 @@ impl<H: Host> Posted<H> {
     fn restore(&mut self, host: &mut H, token: u64) -> Answer<FileId> {
         self.check_updated("a file is given back", Errno::EBUSY)?;
         self.read_incoming(host)?;
-        let Content::Files(files) = &mut self.content else { unreachable!("only the fourth design has sessions") };
+        let Content::Files(files) = &mut self.content else {
+            unreachable!("only the fourth design has sessions")
+        };
         Ok(files.restore(&self.handlers, host, token)?)
     }
 }

@@ -6,9 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use luosim_abi::posted::tree::{
-    FILES, FILES_COMPATIBLE, PROP_DATA, files_room, node_name, token_of,
-};
+use luosim_abi::posted::tree::{FILES, FILES_COMPATIBLE, PROP_DATA, files_room, node_name, token_of};
 use luosim_abi::posted::{Event, State};
 use luosim_abi::quirk::{Quirk, Quirks};
 use luosim_abi::{Errno, KResult};
@@ -129,8 +127,8 @@ impl Files {
     ) -> KResult<()> {
         let table = self.outgoing.iter_mut().find(|table| table.open == open);
         let record = table.and_then(|table| table.records.remove(&token));
-        let mut record =
-            record.ok_or_else(|| Errno::ENOENT.because(format!("token {token:#x} is not registered here")))?;
+        let mut record = record
+            .ok_or_else(|| Errno::ENOENT.because(format!("token {token:#x} is not registered here")))?;
         if record.state != State::Normal {
             record.moved(self.machine, handlers, host, token, Event::Cancel)?;
             self.forget_node(host, token);
@@ -179,9 +177,12 @@ impl Files {
         event: Event,
     ) -> KResult<()> {
         let machine = self.machine;
-        let unknown = || Errno::ENOENT.because(format!("token {token:#x} is in no table that {} looks in", event.name()));
+        let unknown = || {
+            Errno::ENOENT.because(format!("token {token:#x} is in no table that {} looks in", event.name()))
+        };
         if event == Event::Finish {
-            let record = self.incoming.as_mut().and_then(|table| table.get_mut(&token)).ok_or_else(unknown)?;
+            let record =
+                self.incoming.as_mut().and_then(|table| table.get_mut(&token)).ok_or_else(unknown)?;
             return record.moved(machine, handlers, host, token, event);
         }
         let table = self.table_of(token).ok_or_else(unknown)?;
@@ -248,7 +249,12 @@ impl Files {
     ///
     /// # Errors
     /// The handler's. The files before the one at fault are cancelled and the tree is freed.
-    pub(crate) fn freeze<H: Host>(&mut self, handlers: &Handlers<H>, host: &mut H, data: u64) -> KResult<u64> {
+    pub(crate) fn freeze<H: Host>(
+        &mut self,
+        handlers: &Handlers<H>,
+        host: &mut H,
+        data: u64,
+    ) -> KResult<u64> {
         let visited = self.visited();
         for (index, at) in visited.iter().enumerate() {
             let machine = self.machine;
@@ -287,12 +293,7 @@ impl Files {
     }
 
     /// Finishes every incoming file.
-    pub(crate) fn finish<H: Host>(
-        &mut self,
-        handlers: &Handlers<H>,
-        host: &mut H,
-        data: u64,
-    ) -> Answer<()> {
+    pub(crate) fn finish<H: Host>(&mut self, handlers: &Handlers<H>, host: &mut H, data: u64) -> Answer<()> {
         self.read(handlers, host, data)?;
         let machine = self.machine;
         for (token, mut record) in self.incoming.replace(BTreeMap::new()).unwrap_or_default() {
@@ -359,8 +360,7 @@ impl Files {
 
     /// Whether closing in `state` unregisters; if not, the files stay.
     pub(crate) fn close_drops(&self, state: State) -> bool {
-        matches!(state, State::Normal | State::Updated)
-            || self.quirks.has(Quirk::CloseDropsAll)
+        matches!(state, State::Normal | State::Updated) || self.quirks.has(Quirk::CloseDropsAll)
     }
 }
 
@@ -382,7 +382,8 @@ fn parse<H: Host>(handlers: &Handlers<H>, name: &str, node: &Node) -> Answer<(u6
     let token = token_of(name).ok_or_else(|| Trouble::restore(format!("'{shown}' is no token")))?;
     let compatible =
         node.compatible().ok_or_else(|| Trouble::restore(format!("file {shown} has no handler string")))?;
-    let data = node.u64(PROP_DATA).ok_or_else(|| Trouble::restore(format!("file {shown} has no 8-byte data")))?;
+    let data =
+        node.u64(PROP_DATA).ok_or_else(|| Trouble::restore(format!("file {shown} has no 8-byte data")))?;
     let handler = handler_named(handlers, compatible.as_bytes()).ok_or_else(|| {
         Trouble::restore(format!("no handler '{}' for file {shown}", compatible.escape_debug()))
     })?;

@@ -106,7 +106,8 @@ impl<H: Host> Posted<H> {
         let PostedConfig { design, quirks, requested } = config;
         let on = mem.kho.enabled() && requested;
         let incoming = if on { Incoming::read(mem) } else { Ok(None) };
-        let incoming = incoming.map_err(|refusal| format!("live update data cannot be restored: {}", refusal.reason))?;
+        let incoming =
+            incoming.map_err(|refusal| format!("live update data cannot be restored: {}", refusal.reason))?;
         mem.kho.init_outgoing(mem.ram, mem.log);
         let on = on && mem.kho.enabled();
         let state = match (on, &incoming) {
@@ -207,7 +208,9 @@ impl<H: Host> Posted<H> {
     /// Why the kernel panics: since the third design what the previous kernel left is checked here.
     pub fn register_files(&mut self, host: &mut H) -> Result<(), String> {
         self.members.add_files(self.files_name());
-        let Some(incoming) = self.incoming.as_ref().filter(|_| self.design != Design::V2) else { return Ok(()) };
+        let Some(incoming) = self.incoming.as_ref().filter(|_| self.design != Design::V2) else {
+            return Ok(());
+        };
         let checked = incoming.value(self.files_name()).map_err(|refusal| Trouble::restore(refusal.reason));
         let checked = checked.and_then(|data| match &mut self.content {
             Content::Files(_) => files::read_tree(&host.memory(), data).map(|_| ()),

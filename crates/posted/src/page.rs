@@ -75,9 +75,7 @@ impl Incoming {
             Errno::EINVAL.because(format!("the orchestrator's tree at {addr} cannot be read: {error}"))
         })?;
         check(tree.root(), COMPATIBLE)?;
-        let none = || {
-            Errno::ENOENT.because(format!("the tree {COMPATIBLE} has no node '{NODE_SUBSYSTEMS}'"))
-        };
+        let none = || Errno::ENOENT.because(format!("the tree {COMPATIBLE} has no node '{NODE_SUBSYSTEMS}'"));
         let subsystems = tree.root().child(NODE_SUBSYSTEMS).ok_or_else(none)?;
         check(subsystems, SUBSYSTEMS_COMPATIBLE)?;
         Ok(Some(Self { addr, subsystems: subsystems.clone() }))
@@ -107,6 +105,7 @@ pub(crate) fn check(node: &Node, wanted: &str) -> KResult<()> {
     if node.is_compatible(wanted) {
         return Ok(());
     }
-    let found = node.compatible().map_or_else(|| String::from("nothing"), |text| text.escape_debug().to_string());
+    let found =
+        node.compatible().map_or_else(|| String::from("nothing"), |text| text.escape_debug().to_string());
     Err(Errno::EINVAL.because(format!("a node is compatible with {found}, wanted is {wanted}")))
 }

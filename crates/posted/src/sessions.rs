@@ -250,7 +250,12 @@ impl Sessions {
     ///
     /// # Errors
     /// The handler's. All sessions are cancelled.
-    pub(crate) fn freeze<H: Host>(&mut self, handlers: &Handlers<H>, host: &mut H, data: u64) -> KResult<u64> {
+    pub(crate) fn freeze<H: Host>(
+        &mut self,
+        handlers: &Handlers<H>,
+        host: &mut H,
+        data: u64,
+    ) -> KResult<u64> {
         if let Err(refusal) = self.move_all(handlers, host, State::Prepared, Event::Freeze) {
             self.cancel(handlers, host);
             return Err(refusal);
@@ -274,7 +279,8 @@ impl Sessions {
     /// Sessions and files that are handed over: named, prepared or frozen.
     pub(crate) fn carried(&self) -> Vec<(luosim_luo::SessionName, Vec<u64>)> {
         let Some(out) = &self.out else { return Vec::new() };
-        let sessions = out.slots.iter().filter_map(|key| self.get(*key)).filter(|session| session.name[0] != 0);
+        let sessions =
+            out.slots.iter().filter_map(|key| self.get(*key)).filter(|session| session.name[0] != 0);
         let tokens = |session: &Session| match session.array {
             Some(_) => session.files.keys().copied().collect(),
             None => Vec::new(),
@@ -370,7 +376,8 @@ fn read_at<T: zerocopy::FromBytes + IntoBytes>(
 ) -> Answer<T> {
     let addr = index.checked_mul(size).and_then(|offset| array.checked_add(offset));
     let entry = addr.and_then(|addr| mem.ram.mem.read_obj::<T>(addr).ok());
-    entry.ok_or_else(|| Trouble::restore(format!("entry {index} of the array at {array} lies outside memory")))
+    entry
+        .ok_or_else(|| Trouble::restore(format!("entry {index} of the array at {array} lies outside memory")))
 }
 
 fn read_files<H: Host>(

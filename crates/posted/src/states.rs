@@ -262,10 +262,7 @@ const GLOBAL: &[Cell] = &[
     cell(
         Frozen,
         Cancel,
-        go(
-            &[or_stay(Work::AbortKho, Frozen), sure(Work::CancelSubsystems), sure(Work::RemoveTree)],
-            Normal,
-        ),
+        go(&[or_stay(Work::AbortKho, Frozen), sure(Work::CancelSubsystems), sure(Work::RemoveTree)], Normal),
     ),
     cell(Updated, Prepare, refuse(Errno::EINVAL)),
     cell(Updated, Freeze, Rule::Ignore),
@@ -301,7 +298,12 @@ const GLOBAL_V2: StateMachine = StateMachine {
 };
 
 const GLOBAL_V3: StateMachine = StateMachine {
-    routes: &[by(Prepare, "SET_EVENT"), by_reboot(Errno::EINVAL), by(Finish, "SET_EVENT"), by(Cancel, "SET_EVENT")],
+    routes: &[
+        by(Prepare, "SET_EVENT"),
+        by_reboot(Errno::EINVAL),
+        by(Finish, "SET_EVENT"),
+        by(Cancel, "SET_EVENT"),
+    ],
     ..GLOBAL_V2
 };
 

@@ -115,7 +115,10 @@ impl<F: Find> Library<F> {
         let mut header = Header::new(source.name, source.text);
         if header.text.len() > LARGEST {
             header.text.clear();
-            header.problems.push(Problem { what: String::from("it is larger than 8 MiB, and was not read"), span: 0..0 });
+            header.problems.push(Problem {
+                what: String::from("it is larger than 8 MiB, and was not read"),
+                span: 0..0,
+            });
         }
         self.loaded.insert(header.name.clone(), None);
         self.depth += 1;

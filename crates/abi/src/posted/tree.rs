@@ -30,7 +30,10 @@ pub fn node_name(token: u64) -> String {
 #[must_use]
 pub fn token_of(name: &str) -> Option<u64> {
     if let Some(digits) = name.strip_prefix("0x").or_else(|| name.strip_prefix("0X")) {
-        return digits.bytes().all(|byte| byte.is_ascii_hexdigit()).then(|| u64::from_str_radix(digits, 16).ok())?;
+        return digits
+            .bytes()
+            .all(|byte| byte.is_ascii_hexdigit())
+            .then(|| u64::from_str_radix(digits, 16).ok())?;
     }
     let radix = if name.starts_with('0') { 8 } else { 10 };
     name.bytes().all(|byte| byte.is_ascii_digit()).then(|| u64::from_str_radix(name, radix).ok())?

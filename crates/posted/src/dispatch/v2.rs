@@ -68,9 +68,15 @@ impl<H: Host> Posted<H> {
     fn restore_v2(&mut self, host: &mut H, caller: &mut impl Caller, arg: u64) -> Answer<()> {
         let mut request = self.request_v2(caller, arg)?;
         let (token, early) = (request.token.get(), self.quirks.has(Quirk::InstallBeforeReply));
-        with_fd(host, caller, early, |host| self.restore(host, token), |caller, fd| {
-            request.fd = fd.into();
-            caller.write(arg, request.as_bytes())
-        })
+        with_fd(
+            host,
+            caller,
+            early,
+            |host| self.restore(host, token),
+            |caller, fd| {
+                request.fd = fd.into();
+                caller.write(arg, request.as_bytes())
+            },
+        )
     }
 }

@@ -64,10 +64,16 @@ impl<H: Host> Posted<H> {
         let mut request: Fd = arg.read(caller)?;
         let (token, quirks) = (request.token.get(), self.quirks);
         let early = quirks.has(Quirk::InstallBeforeReply);
-        with_fd(host, caller, early, |host| self.restore(host, token), |caller, fd| {
-            request.fd = fd.into();
-            arg.reply(caller, quirks, &request)
-        })
+        with_fd(
+            host,
+            caller,
+            early,
+            |host| self.restore(host, token),
+            |caller, fd| {
+                request.fd = fd.into();
+                arg.reply(caller, quirks, &request)
+            },
+        )
     }
 
     /// GET_STATE of the machine.

@@ -143,7 +143,8 @@ impl<H: Host> Posted<H> {
         if good && session.state == wanted {
             return Ok(());
         }
-        let [machine, state, wanted] = [machine, session.state, wanted].map(|state| state.name().to_uppercase());
+        let [machine, state, wanted] =
+            [machine, session.state, wanted].map(|state| state.name().to_uppercase());
         let name = session.shown();
         let why = format!("{what} while session {name:?} is {wanted}: it is {state}, the machine {machine}");
         Err(Errno::EBUSY.because(why))
@@ -159,7 +160,9 @@ impl<H: Host> Posted<H> {
         let request: SessionFd = arg.read(caller)?;
         self.check_session(key, State::Normal, "a file is registered")?;
         let file = caller.lookup_fd(request.fd.get())?;
-        let Content::Sessions(sessions) = &mut self.content else { unreachable!("it has a session descriptor") };
+        let Content::Sessions(sessions) = &mut self.content else {
+            unreachable!("it has a session descriptor")
+        };
         sessions.get_mut(key).register(&self.handlers, host, file, request.token.get())?;
         arg.reply(caller, self.quirks, &request)
     }
@@ -216,7 +219,9 @@ impl<H: Host> Posted<H> {
     ) -> KResult<()> {
         let request: Word = arg.read(caller)?;
         let event = event(request.value.get(), Errno::EINVAL)?;
-        let Content::Sessions(sessions) = &mut self.content else { unreachable!("it has a session descriptor") };
+        let Content::Sessions(sessions) = &mut self.content else {
+            unreachable!("it has a session descriptor")
+        };
         sessions.move_one(&self.handlers, host, key, event)?;
         arg.reply(caller, self.quirks, &request)
     }

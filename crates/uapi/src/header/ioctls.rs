@@ -123,7 +123,10 @@ fn ioctl(scope: &Scope<'_>, made: &Macro) -> Option<Ioctl> {
     let byte = |part: Option<&Vec<Token<'_>>>| {
         let part = part.ok_or_else(|| String::from("it is missing"))?;
         let value = scope.evaluate(part, false, 0)?;
-        u32::try_from(value).ok().filter(|value| *value < 256).ok_or_else(|| format!("{value} is more than a byte"))
+        u32::try_from(value)
+            .ok()
+            .filter(|value| *value < 256)
+            .ok_or_else(|| format!("{value} is more than a byte"))
     };
     let argument = parts.get(2).map(|part| {
         let text = show_all(part);
@@ -187,15 +190,14 @@ pub fn structure<'s>(scope: &Scope<'s>, ioctl: &Ioctl) -> Option<(&'s Header, &'
     if ioctl.transfer != Transfer::None {
         return None;
     }
-    documented(scope, ioctl).or_else(|| commented(scope, ioctl)).or_else(|| {
-        scope.find_record(Tag::Struct, &ioctl.name.to_ascii_lowercase())
-    })
+    documented(scope, ioctl)
+        .or_else(|| commented(scope, ioctl))
+        .or_else(|| scope.find_record(Tag::Struct, &ioctl.name.to_ascii_lowercase()))
 }
 
 fn documented<'s>(scope: &Scope<'s>, ioctl: &Ioctl) -> Option<(&'s Header, &'s Record)> {
-    let says = |record: &&Record| {
-        record.doc.as_ref().is_some_and(|doc| doc.ioctls().any(|name| name == ioctl.name))
-    };
+    let says =
+        |record: &&Record| record.doc.as_ref().is_some_and(|doc| doc.ioctls().any(|name| name == ioctl.name));
     scope.header.records.iter().find(says).map(|record| (scope.header, record))
 }
 
@@ -223,14 +225,17 @@ mod tests {
         let loaded = read_alone("x.h", text);
         let found = ioctls(&loaded.scope());
         let numbers: Vec<_> = found.iter().map(|one| (one.name.as_str(), one.number().ok())).collect();
-        assert_eq!(numbers, [
-            ("A", Some(0x7841)),
-            ("B", Some(0x4004_7841)),
-            ("C", Some(0xc004_7803)),
-            ("D", Some(0x8008_7804)),
-            ("G", None),
-            ("H", None),
-        ]);
+        assert_eq!(
+            numbers,
+            [
+                ("A", Some(0x7841)),
+                ("B", Some(0x4004_7841)),
+                ("C", Some(0xc004_7803)),
+                ("D", Some(0x8008_7804)),
+                ("G", None),
+                ("H", None),
+            ]
+        );
         assert_eq!((found[1].nr_text.as_str(), found[0].nr_text.as_str()), ("ONE + 1", "TWO"));
     }
 
@@ -243,14 +248,19 @@ mod tests {
         let loaded = read_alone("x.h", text);
         let scope = loaded.scope();
         let found = ioctls(&scope);
-        let names: Vec<_> =
-            found.iter().map(|one| structure(&scope, one).and_then(|(_, record)| record.name.as_deref())).collect();
+        let names: Vec<_> = found
+            .iter()
+            .map(|one| structure(&scope, one).and_then(|(_, record)| record.name.as_deref()))
+            .collect();
         assert_eq!(names, [Some("p"), Some("do_q"), Some("r"), None, Some("r")]);
     }
 
     #[test]
     fn macros_that_go_in_circles_end() {
-        let loaded = read_alone("x.h", "#define A(x) B(x)\n#define B(x) A(x)\n#define C A(1)\n#define D ((((((((((1\n");
+        let loaded = read_alone(
+            "x.h",
+            "#define A(x) B(x)\n#define B(x) A(x)\n#define C A(1)\n#define D ((((((((((1\n",
+        );
         assert!(ioctls(&loaded.scope()).is_empty());
     }
 }

@@ -69,10 +69,9 @@ pub(crate) fn room(
         Type::Tagged(Tag::Enum, _) | Type::InlineEnum => Ok(Room { size: 4, align: 4 }),
         Type::Tagged(tag, name) => match scope.find_record(*tag, name) {
             Some((header, record)) => Ok(record_layout(scope, header, record, target, depth + 1)?.room),
-            None => Err(format!(
-                "{} {name} is not defined in this header or in those it includes",
-                tag.word()
-            )),
+            None => {
+                Err(format!("{} {name} is not defined in this header or in those it includes", tag.word()))
+            }
         },
         Type::Inline(record) => Ok(record_layout(scope, header, record, target, depth + 1)?.room),
         Type::Pointer => {
@@ -125,11 +124,10 @@ fn record_layout(
     }
     let mut placer = Placer { end: 0, bits: 0, align: 1, members: Vec::new(), holes: Vec::new() };
     for member in &record.members {
-        let mut room = room(scope, header, &member.of, target, depth)
-            .map_err(|why| match &member.name {
-                Some(name) => format!("{name}: {why}"),
-                None => why,
-            })?;
+        let mut room = room(scope, header, &member.of, target, depth).map_err(|why| match &member.name {
+            Some(name) => format!("{name}: {why}"),
+            None => why,
+        })?;
         if record.packed {
             room.align = 1;
         }
@@ -149,7 +147,11 @@ fn record_layout(
 
 fn alignment(scope: &Scope<'_>, header: &Header, expression: &Span) -> Valued<u64> {
     let align = count(scope, header, expression, "the alignment")?;
-    if align.is_power_of_two() && align <= 1 << 20 { Ok(align) } else { Err(format!("the alignment is {align}")) }
+    if align.is_power_of_two() && align <= 1 << 20 {
+        Ok(align)
+    } else {
+        Err(format!("the alignment is {align}"))
+    }
 }
 
 struct Placer {
@@ -316,7 +318,8 @@ mod tests {
     #[test]
     fn holes_are_found_as_differences() {
         let layout = of("struct s { __u32 a; __u64 b; __u8 c; };", Target::X86_64);
-        let holes = [Hole { offset: 4, size: 4, before: Some(1) }, Hole { offset: 17, size: 7, before: None }];
+        let holes =
+            [Hole { offset: 4, size: 4, before: Some(1) }, Hole { offset: 17, size: 7, before: None }];
         assert_eq!((layout.holes.as_slice(), layout.room.size), (&holes[..], 24));
     }
 
@@ -347,14 +350,17 @@ mod tests {
         let bits = "struct s { __u32 a : 5, b : 27, c : 1; __u8 d; __u16 : 0; __u8 e : 7; __u8 f : 2; };";
         let layout = of(bits, Target::X86_64);
         let places: Vec<_> = layout.members.iter().map(|member| (member.offset, member.bits)).collect();
-        assert_eq!(places, [
-            (0, Some((0, 5))),
-            (0, Some((5, 27))),
-            (4, Some((0, 1))),
-            (5, None),
-            (6, Some((0, 7))),
-            (7, Some((0, 2))),
-        ]);
+        assert_eq!(
+            places,
+            [
+                (0, Some((0, 5))),
+                (0, Some((5, 27))),
+                (4, Some((0, 1))),
+                (5, None),
+                (6, Some((0, 7))),
+                (7, Some((0, 2))),
+            ]
+        );
         assert_eq!(layout.room.size, 8);
     }
 

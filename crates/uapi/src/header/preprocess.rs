@@ -280,7 +280,8 @@ const MEMBER_MACROS: [&[u8]; 7] = [
 fn member_macros(text: &mut [u8]) {
     let mut from = 0;
     while let Some(at) = text[from..].iter().position(|byte| *byte == b'_').map(|found| found + from) {
-        let length = text[at..].iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'_').count();
+        let length =
+            text[at..].iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'_').count();
         from = at + length;
         let whole = at == 0 || !text[at - 1].is_ascii_alphanumeric();
         let Some(which) = MEMBER_MACROS.iter().find(|name| whole && **name == &text[at..at + length]) else {
@@ -326,7 +327,8 @@ fn bits(text: &mut [u8]) -> Vec<(usize, Span)> {
 /// Whether a statement that goes on with a colon may be a member: `__u32 a`, and not a label or a choice.
 fn is_member(statement: &[u8]) -> bool {
     let statement = statement.trim_ascii();
-    let good = |byte: &u8| byte.is_ascii_alphanumeric() || byte.is_ascii_whitespace() || matches!(byte, b'_' | b',');
+    let good =
+        |byte: &u8| byte.is_ascii_alphanumeric() || byte.is_ascii_whitespace() || matches!(byte, b'_' | b',');
     let label = [&b"case"[..], b"default"].iter().any(|word| statement.starts_with(word));
     !label && statement.iter().all(good) && statement.iter().any(u8::is_ascii_alphabetic)
 }

@@ -211,10 +211,8 @@ impl Walk<'_> {
         name: Option<String>,
         depth: u32,
     ) -> Type {
-        let broken = first_error(body).map(|span| Problem {
-            what: String::from("a part of it is not understood"),
-            span,
-        });
+        let broken = first_error(body)
+            .map(|span| Problem { what: String::from("a part of it is not understood"), span });
         if let Some(problem) = &broken
             && depth == 0
         {
@@ -227,7 +225,8 @@ impl Walk<'_> {
             }
         }
         let name_node = node.child_by_field_name("name");
-        let name_span = name_node.map_or(node.start_byte()..node.start_byte() + tag.word().len(), |n| n.byte_range());
+        let name_span =
+            name_node.map_or(node.start_byte()..node.start_byte() + tag.word().len(), |n| n.byte_range());
         let mut attributes = self.attributes(node);
         let rest = self.attributes(outer);
         attributes.packed |= rest.packed && depth == 0;
@@ -276,7 +275,8 @@ impl Walk<'_> {
             let bits = self.header.bits_between(declarator.start_byte(), next);
             let (name, of) = self.declarator(*declarator, base.clone());
             let named = name.filter(|(name, span)| name != UNNAMED || self.header.at(span) == UNNAMED);
-            let (name, name_span) = named.map_or((None, node.byte_range()), |(name, span)| (Some(name), span));
+            let (name, name_span) =
+                named.map_or((None, node.byte_range()), |(name, span)| (Some(name), span));
             members.push(Member {
                 name,
                 of,
@@ -340,7 +340,10 @@ impl Walk<'_> {
             // Attributes behind a member's name are read as a part of its declarator.
             if child.kind() == "attribute_specifier" {
                 self.attribute(child, &mut found);
-            } else if matches!(child.kind(), "attributed_declarator" | "array_declarator" | "pointer_declarator") {
+            } else if matches!(
+                child.kind(),
+                "attributed_declarator" | "array_declarator" | "pointer_declarator"
+            ) {
                 for inner in children(child) {
                     if inner.kind() == "attribute_specifier" {
                         self.attribute(inner, &mut found);

@@ -413,7 +413,9 @@ impl<'s> Parser<'_, '_, 's> {
                 scope.evaluate(first, condition, this.depth)
             };
             match name {
-                "_UL" | "_ULL" | "_AC" | "__AC" | "UL" | "ULL" | "__cpu_to_le32" | "__cpu_to_le16" => one(this.scope),
+                "_UL" | "_ULL" | "_AC" | "__AC" | "UL" | "ULL" | "__cpu_to_le32" | "__cpu_to_le16" => {
+                    one(this.scope)
+                }
                 "_BITUL" | "_BITULL" | "BIT" | "BIT_ULL" => {
                     binary("<<", 1, one(this.scope)?).ok_or_else(|| format!("{name} has no such bit"))
                 }

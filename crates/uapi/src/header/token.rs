@@ -15,8 +15,10 @@ pub(crate) enum Token<'a> {
     Other,
 }
 
-const SIGNS: [&str; 18] =
-    ["<<=", ">>=", "...", "<<", ">>", "<=", ">=", "==", "!=", "&&", "||", "##", "->", "++", "--", "+=", "-=", "*="];
+const SIGNS: [&str; 18] = [
+    "<<=", ">>=", "...", "<<", ">>", "<=", ">=", "==", "!=", "&&", "||", "##", "->", "++", "--", "+=", "-=",
+    "*=",
+];
 
 /// Splits `text`.
 pub(crate) fn tokens(text: &str) -> Vec<Token<'_>> {
@@ -135,12 +137,10 @@ mod tests {
 
     #[test]
     fn what_is_no_token_of_c_is_kept_as_such() {
-        assert_eq!(tokens("1.5 \"a\\\"b\" @ 'ab'"), [
-            Token::Other,
-            Token::Other,
-            Token::Sign("@"),
-            Token::Other
-        ]);
+        assert_eq!(
+            tokens("1.5 \"a\\\"b\" @ 'ab'"),
+            [Token::Other, Token::Other, Token::Sign("@"), Token::Other]
+        );
         assert_eq!(tokens("'\\n' '\\\\'"), [Token::Number(10), Token::Number(92)]);
         assert_eq!(tokens("\u{e9}\""), [Token::Other, Token::Other]);
         assert_eq!(tokens("/* never closed"), []);

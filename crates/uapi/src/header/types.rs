@@ -83,11 +83,15 @@ impl Plain {
             "__s8" | "s8" | "int8_t" => Self::fixed(1, true),
             "__u16" | "u16" | "uint16_t" | "__le16" | "__be16" | "__sum16" => Self::fixed(2, false),
             "__s16" | "s16" | "int16_t" => Self::fixed(2, true),
-            "__u32" | "u32" | "uint32_t" | "__le32" | "__be32" | "__wsum" | "__poll_t" => Self::fixed(4, false),
+            "__u32" | "u32" | "uint32_t" | "__le32" | "__be32" | "__wsum" | "__poll_t" => {
+                Self::fixed(4, false)
+            }
             "__s32" | "s32" | "int32_t" => Self::fixed(4, true),
             "__u64" | "u64" | "uint64_t" | "__le64" | "__be64" => Self::fixed(8, false),
             "__s64" | "s64" | "int64_t" | "__kernel_loff_t" | "__kernel_time64_t" => Self::fixed(8, true),
-            "__aligned_u64" | "__aligned_le64" | "__aligned_be64" => Self { align32: 8, ..Self::fixed(8, false) },
+            "__aligned_u64" | "__aligned_le64" | "__aligned_be64" => {
+                Self { align32: 8, ..Self::fixed(8, false) }
+            }
             "__aligned_s64" => Self { align32: 8, ..Self::fixed(8, true) },
             "bool" | "_Bool" => Self::of(1, 1, false, Width::Bool),
             "char" => Self::of(1, 1, true, Width::Char),
@@ -98,9 +102,19 @@ impl Plain {
             "unsigned" | "__kernel_uid32_t" | "__kernel_gid32_t" | "uid_t" | "gid_t" | "mode_t" => {
                 Self::of(4, 4, false, Width::Plain)
             }
-            "long" | "ssize_t" | "off_t" | "time_t" | "__kernel_long_t" | "__kernel_ssize_t"
-            | "__kernel_off_t" | "__kernel_time_t" | "__kernel_old_time_t" | "__kernel_suseconds_t"
-            | "__kernel_clock_t" | "__kernel_ptrdiff_t" | "intptr_t" => Self::of(8, 4, true, Width::Long),
+            "long"
+            | "ssize_t"
+            | "off_t"
+            | "time_t"
+            | "__kernel_long_t"
+            | "__kernel_ssize_t"
+            | "__kernel_off_t"
+            | "__kernel_time_t"
+            | "__kernel_old_time_t"
+            | "__kernel_suseconds_t"
+            | "__kernel_clock_t"
+            | "__kernel_ptrdiff_t"
+            | "intptr_t" => Self::of(8, 4, true, Width::Long),
             "size_t" | "__kernel_size_t" | "__kernel_ulong_t" | "uintptr_t" => {
                 Self::of(8, 4, false, Width::Long)
             }

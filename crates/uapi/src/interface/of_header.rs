@@ -2,14 +2,15 @@
 //! say of a member is taken as its role.
 
 use super::{Argument, Command, Dispatch, Fd, Field, Interface, Role, Value};
-use crate::header::{Header, Loaded, Record, Scope, Tag, Target, Type, Transfer, flatten, ioctls, structure};
+use crate::header::{Header, Loaded, Record, Scope, Tag, Target, Transfer, Type, flatten, ioctls, structure};
 
 /// The interface of a header, for 64-bit programs.
 #[must_use]
 pub fn of_header(loaded: &Loaded) -> Interface {
     let scope = loaded.scope();
     let header = &loaded.header;
-    let mut unknown: Vec<String> = header.problems.iter().map(|problem| said(header, problem.span.start, &problem.what)).collect();
+    let mut unknown: Vec<String> =
+        header.problems.iter().map(|problem| said(header, problem.span.start, &problem.what)).collect();
     let mut commands = Vec::new();
     for ioctl in ioctls(&scope) {
         let argument = match argument(&scope, &ioctl) {
@@ -20,8 +21,16 @@ pub fn of_header(loaded: &Loaded) -> Interface {
             }
         };
         match ioctl.number() {
-            Ok(number) => commands.push(Command { name: ioctl.name, number, fd: Fd::Any, argument, refusals: Vec::new() }),
-            Err(why) => unknown.push(said(header, ioctl.span.start, &format!("the number of {}: {why}", ioctl.name))),
+            Ok(number) => commands.push(Command {
+                name: ioctl.name,
+                number,
+                fd: Fd::Any,
+                argument,
+                refusals: Vec::new(),
+            }),
+            Err(why) => {
+                unknown.push(said(header, ioctl.span.start, &format!("the number of {}: {why}", ioctl.name)))
+            }
         }
     }
     commands.sort_by_key(|command| (command.number & 0xffff, command.number));
@@ -67,7 +76,13 @@ pub(crate) fn of_record(scope: &Scope<'_>, header: &Header, record: &Record) -> 
             let member = record.members.iter().find(|member| member.name_span == placed.span);
             let said = record.doc.as_ref().and_then(|doc| doc.member(&placed.name)).unwrap_or("");
             let of = member.map_or_else(String::new, |member| type_text(scope, header, &member.of));
-            Field { role: role(&placed.name, placed.offset, said), name: placed.name, of, offset: placed.offset, size: placed.size }
+            Field {
+                role: role(&placed.name, placed.offset, said),
+                name: placed.name,
+                of,
+                offset: placed.offset,
+                size: placed.size,
+            }
         })
         .collect();
     fields.sort_by_key(|field| (field.offset, field.size));
@@ -116,7 +131,9 @@ fn role(name: &str, offset: u64, said: &str) -> Role {
 
 /// Whether a member's name says that it is room: `reserved`, `__reserved2`, `pad`, `padding`.
 pub(crate) fn is_room(name: &str) -> bool {
-    let name = name.trim_start_matches('_').trim_end_matches(|letter: char| letter.is_ascii_digit() || letter == '_');
+    let name = name
+        .trim_start_matches('_')
+        .trim_end_matches(|letter: char| letter.is_ascii_digit() || letter == '_');
     let name = name.to_ascii_lowercase();
     matches!(name.as_str(), "reserved" | "resv" | "rsvd" | "pad" | "padding" | "spare" | "unused")
         || name.ends_with("_reserved")
@@ -165,7 +182,10 @@ mod tests {
         let interface = of_header(&read_alone("x.h", text));
         assert_eq!(interface.commands.len(), 2);
         let argument = interface.commands[0].argument.as_ref().expect("x_do");
-        assert_eq!((argument.name.as_str(), argument.size, argument.fields[2].of.as_str()), ("struct x_do", 16, "__u8[8]"));
+        assert_eq!(
+            (argument.name.as_str(), argument.size, argument.fields[2].of.as_str()),
+            ("struct x_do", 16, "__u8[8]")
+        );
         assert_eq!(interface.commands[1].argument.as_ref().map(|one| one.size), Some(8));
         assert!(interface.unknown.iter().any(|line| line.contains("X_LOST")), "{:?}", interface.unknown);
         assert_eq!(interface.values.len(), 2);

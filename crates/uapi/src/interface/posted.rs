@@ -25,7 +25,10 @@ fn states() -> Vec<Value> {
         name: format!("LIVEUPDATE_{}", name.to_uppercase()),
         value: value.into(),
     };
-    posted::State::ALL.iter().map(|state| named("state", &format!("state_{}", state.name()), state.raw())).collect()
+    posted::State::ALL
+        .iter()
+        .map(|state| named("state", &format!("state_{}", state.name()), state.raw()))
+        .collect()
 }
 
 fn events() -> Vec<Value> {
@@ -49,7 +52,13 @@ fn device(name: &str, number: u32, argument: Option<Argument>, refusals: Vec<Str
 }
 
 fn session(name: &str, number: u32, argument: Argument, refusals: Vec<String>) -> Command {
-    Command { name: format!("LIVEUPDATE_{name}"), number, fd: Fd::Session, argument: Some(argument), refusals }
+    Command {
+        name: format!("LIVEUPDATE_{name}"),
+        number,
+        fd: Fd::Session,
+        argument: Some(argument),
+        refusals,
+    }
 }
 
 /// `struct liveupdate_fd`, of RFC v2 and v2.
@@ -119,7 +128,8 @@ fn second() -> Interface {
         "EEXIST: a file of any open session has the token",
         "EFAULT: the reply cannot be written; the file is unregistered",
     ]);
-    let forget = texts(&["EFAULT: the token cannot be read", state, "ENOENT: no file of this open has the token"]);
+    let forget =
+        texts(&["EFAULT: the token cannot be read", state, "ENOENT: no file of this open has the token"]);
     let restore = texts(&[
         "EFAULT: the argument cannot be read",
         "EMFILE: no free descriptor",
@@ -130,9 +140,19 @@ fn second() -> Interface {
         "EFAULT: the reply cannot be written; the descriptor stays open",
     ]);
     let commands = vec![
-        device("FD_PRESERVE", v2::Command::FdPreserve.code(), Some(liveupdate_fd(Role::In, Role::In)), preserve),
+        device(
+            "FD_PRESERVE",
+            v2::Command::FdPreserve.code(),
+            Some(liveupdate_fd(Role::In, Role::In)),
+            preserve,
+        ),
         device("FD_UNPRESERVE", v2::Command::FdUnpreserve.code(), Some(plain("__u64", Role::In)), forget),
-        device("FD_RESTORE", v2::Command::FdRestore.code(), Some(liveupdate_fd(Role::Out, Role::In)), restore),
+        device(
+            "FD_RESTORE",
+            v2::Command::FdRestore.code(),
+            Some(liveupdate_fd(Role::Out, Role::In)),
+            restore,
+        ),
         device(
             "GET_STATE",
             v2::Command::GetState.code(),
@@ -185,7 +205,9 @@ fn third_argument(command: v3::Command) -> Argument {
 fn third_refusals(command: v3::Command) -> Vec<String> {
     let own: &[&str] = match command {
         v3::Command::FdPreserve => &["none of the operation: its errors are lost, and 0 is returned"],
-        v3::Command::FdUnpreserve => &["EBUSY: the state is not normal or updated", "ENOENT: no file has the token"],
+        v3::Command::FdUnpreserve => {
+            &["EBUSY: the state is not normal or updated", "ENOENT: no file has the token"]
+        }
         v3::Command::FdRestore => &[
             "EMFILE: no free descriptor",
             "EBUSY: the state is not updated",
@@ -194,11 +216,15 @@ fn third_refusals(command: v3::Command) -> Vec<String> {
             "the handler's errno",
         ],
         v3::Command::GetState => &[],
-        v3::Command::SetEvent => &["EINVAL: FREEZE, or no event", "EAGAIN: killed while it waited", "EINVAL: another state"],
-        v3::Command::GetFdState => &["ENOENT: no file has the token"],
-        v3::Command::SetFdEvent => {
-            &["EINVAL: no event", "ENOENT: no file has the token", "EBUSY: FINISH while the state is not updated"]
+        v3::Command::SetEvent => {
+            &["EINVAL: FREEZE, or no event", "EAGAIN: killed while it waited", "EINVAL: another state"]
         }
+        v3::Command::GetFdState => &["ENOENT: no file has the token"],
+        v3::Command::SetFdEvent => &[
+            "EINVAL: no event",
+            "ENOENT: no file has the token",
+            "EBUSY: FINISH while the state is not updated",
+        ],
     };
     let mut lines = before(own, false);
     lines.push(String::from("EFAULT: the reply, of the size that the program gave, cannot be written"));
@@ -211,7 +237,9 @@ fn third() -> Interface {
     };
     Interface {
         name: String::from("posted-v3"),
-        about: String::from("posted in August 2025 as v3, the first with a size as the first member: never merged"),
+        about: String::from(
+            "posted in August 2025 as v3, the first with a size as the first member: never merged",
+        ),
         dispatch: Dispatch::Table,
         commands: v3::Command::ALL.iter().map(command).collect(),
         values: [states(), events()].concat(),
@@ -224,7 +252,14 @@ fn fourth_device(command: v4::DeviceCommand) -> (Argument, Vec<String>) {
         v4::DeviceCommand::GetState => (third_argument(v3::Command::GetState), before(&[], false)),
         v4::DeviceCommand::SetEvent => (
             third_argument(v3::Command::SetEvent),
-            before(&["EOPNOTSUPP: FREEZE, or no event", "EAGAIN: killed while it waited", "EINVAL: another state"], false),
+            before(
+                &[
+                    "EOPNOTSUPP: FREEZE, or no event",
+                    "EAGAIN: killed while it waited",
+                    "EINVAL: another state",
+                ],
+                false,
+            ),
         ),
         v4::DeviceCommand::CreateSession => (
             argument!("liveupdate_ioctl_create_session", v4::CreateSession {
@@ -265,7 +300,13 @@ fn fourth_session(command: v4::SessionCommand) -> (Argument, Vec<String>) {
                 size: "__u32" Size, fd: "__s32" In, token: "__aligned_u64" In,
             }),
             before(
-                &[busy, "EBADF: no such descriptor", "ENOENT: no handler takes the file", "ENOMEM", "EEXIST: a file of the session has the token"],
+                &[
+                    busy,
+                    "EBADF: no such descriptor",
+                    "ENOENT: no handler takes the file",
+                    "ENOMEM",
+                    "EEXIST: a file of the session has the token",
+                ],
                 false,
             ),
         ),
@@ -280,7 +321,13 @@ fn fourth_session(command: v4::SessionCommand) -> (Argument, Vec<String>) {
                 size: "__u32" Size, fd: "__s32" Out, token: "__aligned_u64" In,
             }),
             before(
-                &["EMFILE: no free descriptor", busy, "ENOENT: no file has the token", "EADDRINUSE: it was restored already", "the handler's errno"],
+                &[
+                    "EMFILE: no free descriptor",
+                    busy,
+                    "ENOENT: no file has the token",
+                    "EADDRINUSE: it was restored already",
+                    "the handler's errno",
+                ],
                 false,
             ),
         ),
@@ -307,14 +354,18 @@ fn fourth() -> Interface {
         session(command.name(), command.code(), argument, refusals)
     });
     let mut commands: Vec<Command> = first.chain(second).collect();
-    commands.iter_mut().for_each(|command| command.refusals.push(String::from("EFAULT: the reply cannot be written")));
+    commands
+        .iter_mut()
+        .for_each(|command| command.refusals.push(String::from("EFAULT: the reply cannot be written")));
     Interface {
         name: String::from("posted-v4"),
         about: String::from("posted in September 2025 as v4, with named sessions: never merged"),
         dispatch: Dispatch::Table,
         commands,
         values: [states(), events()].concat(),
-        unknown: texts(&["the names of its structures: they are those of the merged header where it has them"]),
+        unknown: texts(&[
+            "the names of its structures: they are those of the merged header where it has them",
+        ]),
     }
 }
 
@@ -350,16 +401,19 @@ mod tests {
 
     #[test]
     fn numbers_and_sizes_are_those_of_the_headers() {
-        assert_eq!(numbers("posted-rfc2"), [
-            (0xC010_BA00, 16, 16),
-            (0x4008_BA01, 8, 8),
-            (0xC010_BA02, 16, 16),
-            (0x8004_BA03, 4, 4),
-            (0xBA04, 0, 0),
-            (0xBA05, 0, 0),
-            (0xBA06, 0, 0),
-            (0xBA07, 0, 0),
-        ]);
+        assert_eq!(
+            numbers("posted-rfc2"),
+            [
+                (0xC010_BA00, 16, 16),
+                (0x4008_BA01, 8, 8),
+                (0xC010_BA02, 16, 16),
+                (0x8004_BA03, 4, 4),
+                (0xBA04, 0, 0),
+                (0xBA05, 0, 0),
+                (0xBA06, 0, 0),
+                (0xBA07, 0, 0),
+            ]
+        );
         assert_eq!(numbers("posted-v2")[..2], [(0x4010_BA00, 16, 16), (0x4008_BA01, 8, 8)]);
         assert_eq!(numbers("posted-v3")[5], (0xBA05, 24, 16));
         assert_eq!(numbers("posted-v4")[3], (0xBA03, 72, 72));

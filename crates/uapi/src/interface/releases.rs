@@ -8,18 +8,8 @@ use luosim_abi::release::{DEVICE_COMMANDS, LuoVersion, Release, ReleaseId};
 use super::{Argument, Command, Dispatch, Fd, Field, Interface, Role, posted};
 
 /// Every name that [`release`] knows and that has commands, but for point releases; oldest first.
-pub const NAMES: [&str; 10] = [
-    "posted-rfc2",
-    "posted-v2",
-    "posted-v3",
-    "posted-v4",
-    "posted-v5",
-    "6.19",
-    "7.0",
-    "7.1",
-    "7.2",
-    "7.3",
-];
+pub const NAMES: [&str; 10] =
+    ["posted-rfc2", "posted-v2", "posted-v3", "posted-v4", "posted-v5", "6.19", "7.0", "7.1", "7.2", "7.3"];
 
 /// The interface of a release or of a posted design; nothing if there is none of this name. Releases before 6.19 have
 /// no commands.
@@ -29,13 +19,7 @@ pub fn release(name: &str) -> Option<Interface> {
 }
 
 /// A member: its place is the structure's own.
-pub(super) fn field<S, F>(
-    name: &str,
-    of: &str,
-    role: Role,
-    offset: usize,
-    _: impl Fn(&S) -> &F,
-) -> Field {
+pub(super) fn field<S, F>(name: &str, of: &str, role: Role, offset: usize, _: impl Fn(&S) -> &F) -> Field {
     let (name, of) = (name.to_owned(), of.to_owned());
     Field { name, of, offset: bytes(offset), size: bytes(size_of::<F>()), role }
 }
@@ -74,7 +58,10 @@ pub(super) fn texts(lines: &[&str]) -> Vec<String> {
 
 /// What every command of a table is refused with before its own checks.
 pub(super) fn before(own: &[&str], session_check: bool) -> Vec<String> {
-    let mut lines = texts(&["EFAULT: the size word cannot be read", "ENOTTY: another type, direction or size in the number"]);
+    let mut lines = texts(&[
+        "EFAULT: the size word cannot be read",
+        "ENOTTY: another type, direction or size in the number",
+    ]);
     if session_check {
         lines.push(String::from("EINVAL: a session of the other direction"));
     }
