@@ -11,7 +11,7 @@ mod doc;
 mod ioctls;
 mod items;
 mod layout;
-mod preprocess;
+pub(crate) mod preprocess;
 mod read;
 mod scope;
 mod token;
@@ -27,7 +27,6 @@ pub use layout::{Hole, Layout, Placed, flatten, layout};
 pub use scope::Scope;
 pub use types::{Plain, Room, Tag, Target, Type, Width};
 
-pub(crate) use preprocess::comment_before;
 pub(crate) use scope::{arguments, bracketed, show_all, type_of};
 pub(crate) use token::{Token, tokens};
 

@@ -10,6 +10,7 @@ mod releases;
 
 use serde::Serialize;
 
+pub(crate) use of_header::is_room;
 pub use of_header::of_header;
 pub use releases::{NAMES, release};
 
