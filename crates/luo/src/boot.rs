@@ -16,8 +16,9 @@ use rustc_hash::FxHashSet;
 use crate::file_set::{File, FileSet, HandlerIndex};
 use crate::flb::{FlbOps, FlbRegistry};
 use crate::format::{FileArea, FoundSession, Header, Incoming, Outgoing, v1, v5};
+use crate::handler::FileHandler;
 use crate::held::HeldFiles;
-use crate::host::{FileHandler, Host, Memory, RetrieveStatus, SessionKey};
+use crate::host::{Host, Memory, RetrieveStatus, SessionKey};
 use crate::ops::Direction;
 use crate::session::{Session, SessionList};
 use crate::{Deserialized, Disturbance, Event, Luo};
@@ -98,6 +99,7 @@ impl<H: Host> Luo<H> {
             flbs: FlbRegistry::new(PhysAddr::NULL, config.quirks),
             device_open: false,
             serialized: false,
+            retrieving: Vec::new(),
             disturbance: Disturbance::default(),
             points: 0,
         }

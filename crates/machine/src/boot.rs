@@ -1,5 +1,6 @@
 //! Booting a kernel on a memory, and the jump from one kernel to the next.
 
+use luosim_abi::profile::Profile;
 use luosim_abi::quirk::{Quirk, Quirks};
 use luosim_abi::release::{Release, ReleaseId};
 use luosim_abi::{Errno, KResult};
@@ -19,6 +20,8 @@ use crate::cmdline::Parameters;
 use crate::core::Core;
 use crate::faults::Faults;
 use crate::image::ImageKind;
+use crate::module::Modules;
+use crate::posted::Control;
 use crate::process::Pid;
 use crate::{Kernel, Machine, State};
 
@@ -33,6 +36,9 @@ pub struct BootOptions {
     pub quirks_off: Vec<Quirk>,
     /// Built with the KHO debug option.
     pub kho_debug: bool,
+    /// Which file types it has beside the release's; a release that is not [`Release::takes_profiles`] says so in its log and
+    /// has its own alone.
+    pub profile: Profile,
 }
 
 /// The command line of a kernel with live update on.
@@ -45,6 +51,7 @@ impl Default for BootOptions {
             quirks_on: Vec::new(),
             quirks_off: Vec::new(),
             kho_debug: true,
+            profile: Profile::Mainline,
         }
     }
 }
@@ -170,6 +177,19 @@ fn leave_free(ram: &mut Ram, left: u64) {
     }
 }
 
+/// The profile of a kernel: work that is not released has one release as its base.
+fn profile_for(release: &Release, wanted: Profile, log: &mut KernelLog) -> Profile {
+    if wanted == Profile::Mainline || release.takes_profiles() {
+        return wanted;
+    }
+    log.warn(format!(
+        "luosim: profile {} is of other releases than {}: not used",
+        wanted.name(),
+        release.name
+    ));
+    Profile::Mainline
+}
+
 impl Kernel {
     /// Builds a kernel from a memory and the two pairs: nothing else crosses.
     fn boot(
@@ -177,11 +197,13 @@ impl Kernel {
         params: Option<BootParams>,
         release: &'static Release,
         options: &BootOptions,
+        modules: &Modules,
     ) -> Booted {
         let quirks = options.quirks(release);
         let mut log = KernelLog::default();
         log.info(format!("Linux version {} (luosim)", release.point));
         log.info(format!("Command line: {}", options.cmdline));
+        let profile = profile_for(release, options.profile, &mut log);
         let mut parameters = Parameters::parse(&options.cmdline, release, &mut log);
         // The kernel's test objects came with the first real ones.
         parameters.test_flbs &= release.flb;
@@ -213,17 +235,41 @@ impl Kernel {
         if let Some(free) = parameters.free {
             leave_free(&mut ram, free);
         }
-        let (files, released, events) = (Files::default(), Vec::new(), Vec::new());
-        let mut core = Core { ram, kho, log, files, released, events };
+        let (files, released, events, assumed) = (Files::default(), Vec::new(), Vec::new(), Vec::new());
+        let mut core = Core { ram, kho, log, files, released, events, intrusion: None, assumed };
         if let Some(version) = release.memfd.filter(|_| luo.enabled()) {
             let memfd = Rc::new(MemfdHandler::new(version, quirks));
             register_handlers(&mut luo, &mut core, memfd, &parameters);
         }
+        let drivers = modules.init(&mut luo, &mut core);
+        let control = match release.posted.map(|design| Control::boot(&mut core, design, quirks, &parameters))
+        {
+            None => None,
+            Some(Ok(control)) => Some(control),
+            Some(Err(reason)) => {
+                core.log.err(format!("Kernel panic - not syncing: {reason}"));
+                return Err((core.ram.into_mem(), core.log, reason));
+            }
+        };
         let test_files = parameters.test_files;
         let cmdline = options.cmdline.clone();
         let (processes, tmpfs) = (BTreeMap::new(), BTreeMap::new());
         let (image, crash_image) = (None, None);
-        Ok(Self { release, quirks, cmdline, test_files, core, luo, processes, image, crash_image, tmpfs })
+        Ok(Self {
+            release,
+            profile,
+            quirks,
+            cmdline,
+            test_files,
+            core,
+            luo,
+            control,
+            processes,
+            image,
+            crash_image,
+            tmpfs,
+            drivers,
+        })
     }
 
     fn comes_back(&self) -> bool {
@@ -231,7 +277,7 @@ impl Kernel {
     }
 
     fn why_off(&self) -> &'static str {
-        if self.release.luo.is_none() {
+        if self.release.luo.is_none() && self.control.is_none() {
             "this release has no live update orchestrator"
         } else if self.core.kho.enabled() {
             "liveupdate is not on"
@@ -241,7 +287,7 @@ impl Kernel {
     }
 
     fn outcome(&self) -> Outcome {
-        if !self.luo.enabled() {
+        if !self.has_device() {
             return Outcome::LuoOff { reason: String::from(self.why_off()) };
         }
         match self.core.kho.handover() {
@@ -262,9 +308,9 @@ impl Machine {
     ) -> BootReport {
         self.generation += 1;
         self.next_pid = 1;
-        self.faults = Faults::default();
+        self.faults = Faults::after_boot(&self.faults);
         let release = release.release();
-        let (state, outcome, log) = match Kernel::boot(memory, params, release, options) {
+        let (state, outcome, log) = match Kernel::boot(memory, params, release, options, &self.modules) {
             Ok(kernel) => {
                 let (outcome, log) = (kernel.outcome(), kernel.core.log.clone());
                 (State::Running(Box::new(kernel)), outcome, log)
@@ -272,6 +318,7 @@ impl Machine {
             Err((memory, log, reason)) => (State::Down(memory), Outcome::Panicked { reason }, log),
         };
         self.state = state;
+        self.collect_assumed();
         self.tell_ledger(&outcome);
         BootReport { release, generation: self.generation, outcome, log, crossing: None, params }
     }
@@ -314,7 +361,10 @@ impl Machine {
     /// The live update steps of a reboot.
     fn serialize(&mut self, pid: Pid) -> KResult<Carried> {
         let kernel = self.running()?;
-        let carried = kernel.luo.reboot(&mut kernel.core);
+        let carried = match &mut kernel.control {
+            Some(control) => control.luo.reboot(&mut kernel.core),
+            None => kernel.luo.reboot(&mut kernel.core),
+        };
         self.settle(pid);
         carried
     }

@@ -1,11 +1,14 @@
 //! The inside of a kernel that LUO and the handlers work on: memory, KHO, log, files.
 
 use luosim_abi::KResult;
+use luosim_abi::profile::Assumption;
 use luosim_files::{FileKind, Files, HasFiles, flags};
 use luosim_kho::Kho;
 use luosim_kho::log::KernelLog;
 use luosim_luo::{Event, FileId, Host, Memory, SessionKey};
 use luosim_physmem::Ram;
+
+use crate::faults::Pending;
 
 /// Memory, KHO, log and files of one kernel.
 #[derive(Debug)]
@@ -18,6 +21,10 @@ pub struct Core {
     pub(crate) released: Vec<FileKind>,
     /// Events since the last look, in order.
     pub(crate) events: Vec<Event>,
+    /// A call that somebody makes while a reboot serialises.
+    pub(crate) intrusion: Option<Pending>,
+    /// What was relied on since the last look, in order.
+    pub(crate) assumed: Vec<Assumption>,
 }
 
 impl Core {
@@ -31,6 +38,13 @@ impl Core {
     #[must_use]
     pub fn kho(&self) -> &Kho {
         &self.kho
+    }
+
+    /// Notes that something rests on a rule that nobody has published.
+    pub fn assume(&mut self, assumption: Assumption) {
+        if !self.assumed.contains(&assumption) {
+            self.assumed.push(assumption);
+        }
     }
 
     /// Open files and inodes.
@@ -59,6 +73,12 @@ impl Host for Core {
 
     fn emit(&mut self, event: Event) {
         self.events.push(event);
+    }
+
+    fn intrude(&mut self) {
+        if let Some(pending) = self.intrusion.take() {
+            pending.make(self);
+        }
     }
 }
 

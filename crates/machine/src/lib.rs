@@ -18,12 +18,16 @@ mod core;
 pub mod faults;
 pub mod image;
 pub mod ledger;
+pub mod module;
 pub mod outside;
+mod posted;
 pub mod process;
 pub mod sys;
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
+use luosim_abi::profile::{Assumption, Profile};
 use luosim_abi::quirk::Quirks;
 use luosim_abi::release::{Release, ReleaseId};
 use luosim_abi::{Errno, KResult};
@@ -38,23 +42,29 @@ pub use image::{Image, ImageKind};
 
 use crate::faults::Faults;
 use crate::ledger::Ledger;
+use crate::module::{Drivers, Modules, Registration};
+use crate::posted::Control;
 use crate::process::{Pid, Process};
 
 /// A running kernel.
 #[derive(Debug)]
 pub struct Kernel {
     release: &'static Release,
+    profile: Profile,
     quirks: Quirks,
     cmdline: String,
     test_files: bool,
     core: Core,
     luo: Luo<Core>,
+    /// The orchestrator of a posted design; `luo` is off then.
+    control: Option<Control>,
     processes: BTreeMap<Pid, Process>,
     image: Option<Image>,
     /// The crash kernel, in its own slot.
     crash_image: Option<Image>,
     /// Linked files on tmpfs, by path.
     tmpfs: BTreeMap<String, InodeId>,
+    drivers: Drivers,
 }
 
 impl Kernel {
@@ -62,6 +72,12 @@ impl Kernel {
     #[must_use]
     pub fn release(&self) -> &'static Release {
         self.release
+    }
+
+    /// Which file types it has beside the release's.
+    #[must_use]
+    pub fn profile(&self) -> Profile {
+        self.profile
     }
 
     /// The quirks in force.
@@ -82,7 +98,7 @@ impl Kernel {
         &self.core.log
     }
 
-    /// The orchestrator.
+    /// The merged orchestrator; off in a release without it, and in a posted design ([`Self::posted`]).
     #[must_use]
     pub fn luo(&self) -> &Luo<Core> {
         &self.luo
@@ -125,6 +141,11 @@ pub struct Machine {
     next_pid: u32,
     ledger: Option<Ledger>,
     faults: Faults,
+    modules: Modules,
+    /// What kernels relied on since somebody asked.
+    assumed: Vec<Assumption>,
+    /// The crash kernel that booted inside a system call.
+    crashed: Option<BootReport>,
 }
 
 fn down() -> luosim_abi::Refusal {
@@ -141,7 +162,16 @@ impl Machine {
             next_pid: 1,
             ledger: Some(Ledger::default()),
             faults: Faults::default(),
+            modules: Modules::default(),
+            assumed: Vec::new(),
+            crashed: None,
         }
+    }
+
+    /// Builds a module into every kernel that is booted from now on: `init` runs in each boot, when the kernel's own file
+    /// types are registered. What it makes there belongs to that kernel alone.
+    pub fn add_module(&mut self, name: &str, init: impl Fn(&mut Registration<'_>) -> KResult<()> + 'static) {
+        self.modules.add(name, Rc::new(init));
     }
 
     /// A machine that keeps no ledger, for benchmarks.
@@ -197,8 +227,26 @@ impl Machine {
         }
     }
 
+    /// The assumptions that calls and boots relied on since the last question, each once, in order: what they say is worth no
+    /// more than these.
+    pub fn take_assumed(&mut self) -> Vec<Assumption> {
+        self.collect_assumed();
+        std::mem::take(&mut self.assumed)
+    }
+
+    /// Keeps what the running kernel relied on.
+    fn collect_assumed(&mut self) {
+        let Ok(kernel) = self.running() else { return };
+        for assumption in std::mem::take(&mut kernel.core.assumed) {
+            if !self.assumed.contains(&assumption) {
+                self.assumed.push(assumption);
+            }
+        }
+    }
+
     /// Takes the memory away from whoever has it; the kernel, if one ran, is gone without a word.
     fn take_memory(&mut self) -> PhysMem {
+        self.collect_assumed();
         match std::mem::replace(&mut self.state, State::Moving) {
             State::Down(memory) => memory,
             State::Running(kernel) => kernel.core.ram.into_mem(),
