@@ -3,6 +3,7 @@
 //! After each call everything that was released at a last close is dealt with, in order, before the next
 //! call of anyone: sessions end, the device becomes free.
 
+mod device;
 mod fds;
 mod luo;
 mod memory;
@@ -10,6 +11,7 @@ mod open;
 mod process;
 mod rw;
 
+pub use device::GuestRam;
 pub use memory::MapId;
 pub use rw::Stat;
 
@@ -62,7 +64,11 @@ impl Kernel {
     }
 
     fn release_driver(&mut self, file: DriverFile) {
-        self.driver(file).release(&mut self.core, file.object);
+        if file.driver.0 < luosim_devices::driver::END {
+            luosim_devices::release(&mut self.core, file);
+        } else {
+            self.driver(file).release(&mut self.core, file.object);
+        }
     }
 
     /// Deals with what was released since the last call.
@@ -88,7 +94,7 @@ impl Machine {
         if self.faults.alloc {
             self.alloc_again();
         }
-        result
+        self.check_panic(result)
     }
 
     /// Ends what was released and tells the ledger what happened.

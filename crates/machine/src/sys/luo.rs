@@ -6,6 +6,7 @@
 use luosim_abi::ioctl::{Command, FdArg, FinishArg, GetNameArg, NAME_LEN, SessionArg};
 use luosim_abi::{Errno, KResult};
 use luosim_files::{FileKind, flags};
+use luosim_hardware::timeline::Phase;
 use luosim_luo::FileId;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
@@ -60,7 +61,8 @@ impl Machine {
             }
             let kind = kernel.kind(file);
             if let FileKind::Driver(file) = kind {
-                return kernel.driver(file).ioctl(&mut kernel.core, file.object, code, arg);
+                let driver = kernel.driver_for(file, Errno::ENOTTY)?;
+                return driver.ioctl(&mut kernel.core, file.object, code, arg);
             }
             let process = kernel.processes.get_mut(&pid).expect("it owns the descriptor");
             let mut caller = ProcessCaller(process);
@@ -150,6 +152,7 @@ impl Machine {
     /// # Errors
     /// EEXIST; ENOSPC; EBADF; ENOENT; EBUSY; EINVAL: direction; what the handler says.
     pub fn preserve_fd(&mut self, pid: Pid, session: i32, fd: i32, token: u64) -> KResult<()> {
+        self.spend(Phase::Preserve);
         self.fd_call(pid, session, Command::PreserveFd, fd, token).map(|_| ())
     }
 
@@ -158,6 +161,7 @@ impl Machine {
     /// # Errors
     /// EMFILE; ENOENT; EINVAL: direction; what the handler says.
     pub fn retrieve_fd(&mut self, pid: Pid, session: i32, token: u64) -> KResult<i32> {
+        self.spend(Phase::Retrieve);
         self.fd_call(pid, session, Command::RetrieveFd, -1, token)
     }
 
@@ -167,7 +171,10 @@ impl Machine {
     /// EINVAL: direction, or `reserved` is not 0; EBUSY.
     pub fn finish(&mut self, pid: Pid, session: i32, reserved: u32) -> KResult<()> {
         let request = FinishArg { size: size_of_u32::<FinishArg>().into(), reserved: reserved.into() };
-        self.typed(pid, session, Command::Finish, &request).map(|_| ())
+        self.spend(Phase::Finish);
+        self.typed(pid, session, Command::Finish, &request)?;
+        self.enter(Phase::Run);
+        Ok(())
     }
 
     /// GET_NAME: the bytes before the NUL.
