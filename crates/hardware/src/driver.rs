@@ -102,6 +102,10 @@ pub struct Driver {
     seen: u64,
     completions: Vec<Completion>,
     payloads: Vec<Payload>,
+    /// Cookies in the order they were posted, a loop's not among them.
+    cookies: Vec<u64>,
+    /// Whether what was posted is repeated for ever.
+    loops: bool,
 }
 
 /// Entries of a ring that fill its page.
@@ -111,7 +115,17 @@ impl Driver {
     /// A driver whose rings lie at `base` in guest memory, two pages of it; [`Self::start`] starts the device.
     #[must_use]
     pub fn new(bdf: Bdf, base: u64) -> Self {
-        Self { bdf, base, len: RING_LEN, head: 0, seen: 0, completions: Vec::new(), payloads: Vec::new() }
+        Self {
+            bdf,
+            base,
+            len: RING_LEN,
+            head: 0,
+            seen: 0,
+            completions: Vec::new(),
+            payloads: Vec::new(),
+            cookies: Vec::new(),
+            loops: false,
+        }
     }
 
     /// First address behind the rings.
@@ -134,9 +148,7 @@ impl Driver {
         if !mem.write(self.base, &[0; 8192]) {
             return Err(DriverError::NoMemory(self.base));
         }
-        (self.head, self.seen) = (0, 0);
-        self.completions.clear();
-        self.payloads.clear();
+        *self = Self::new(self.bdf, self.base);
         hw.mmio_write(self.bdf, reg::RING_IOVA, 8, self.base);
         hw.mmio_write(self.bdf, reg::CQ_IOVA, 8, self.base + 0x1000);
         hw.mmio_write(self.bdf, reg::RING_LEN, 4, u64::from(self.len));
@@ -166,6 +178,11 @@ impl Driver {
             return Err(DriverError::NoMemory(at));
         }
         self.head = self.head.wrapping_add(1);
+        if Op::from_code(descriptor.op.get()) == Some(Op::Loop) {
+            self.loops = true;
+        } else {
+            self.cookies.push(descriptor.cookie.get());
+        }
         if descriptor.valid() == Some(Op::Fill) {
             let (iova, len) = (descriptor.dst_iova.get(), descriptor.len.get());
             self.payloads.push(Payload { iova, len, cookie: descriptor.cookie.get(), seq: None });
@@ -187,7 +204,7 @@ impl Driver {
         self.post(mem, Descriptor::new(Op::Fill, 0, iova, len, cookie))
     }
 
-    /// Posts a loop over everything posted so far in this turn of the ring, for ever.
+    /// Posts a loop over everything posted so far, for ever; in the first turn of the ring, and as the last thing posted.
     ///
     /// # Errors
     /// [`DriverError`].
@@ -237,6 +254,31 @@ impl Driver {
     #[must_use]
     pub fn payloads(&self) -> &[Payload] {
         &self.payloads
+    }
+
+    /// The first completion that is not the one that its number belongs to: in the order posted, or round and round in a
+    /// loop, each place of the ring executed once a turn.
+    #[must_use]
+    pub fn out_of_order(&self) -> Option<String> {
+        let wrong = self.completions.iter().find_map(|completion| {
+            let number = completion.seq.get().checked_sub(1)?;
+            let turn = if self.loops { u64::try_from(self.cookies.len()).ok()? } else { u64::from(self.len) };
+            let place = if self.loops { number % turn.max(1) } else { number };
+            let cookie = usize::try_from(place).ok().and_then(|at| self.cookies.get(at)).copied();
+            let due = (cookie, number / turn.max(1) + 1);
+            let found = (Some(completion.cookie.get()), u64::from(completion.exec_count.get()));
+            (found != due).then_some((completion, due))
+        });
+        wrong.map(|(completion, (cookie, count))| {
+            format!(
+                "{}: operation {} has cookie {:#x} and execution {}, and cookie {:x?} and execution {count} are due",
+                self.bdf,
+                completion.seq.get(),
+                completion.cookie.get(),
+                completion.exec_count.get(),
+                cookie.unwrap_or_default(),
+            )
+        })
     }
 
     /// Compares memory with every stamped range whose completion was seen: each unit has a stamp of its fill, with the

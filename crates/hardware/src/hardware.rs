@@ -226,6 +226,18 @@ impl Hardware {
         self.topology.route(bdf).and_then(|index| self.topology.0[index].device.as_deref())
     }
 
+    /// The device at a place of [`Self::functions`]; `None` for a bridge, or if there is none.
+    #[must_use]
+    pub fn device_at(&self, index: usize) -> Option<&SimDma> {
+        self.topology.0.get(index).and_then(|function| function.device.as_deref())
+    }
+
+    /// The place of a function in [`Self::functions`], which stays when its address changes.
+    #[must_use]
+    pub fn index_of(&self, bdf: Bdf) -> Option<usize> {
+        self.topology.route(bdf)
+    }
+
     /// Makes a device do something wrong, or nothing any more.
     pub fn set_defect(&mut self, bdf: Bdf, defect: Option<Defect>) {
         if let Some(index) = self.topology.route(bdf)

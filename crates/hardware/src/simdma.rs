@@ -48,6 +48,8 @@ pub struct Totals {
     pub irqs_delivered: u64,
     /// Interrupts raised while one was pending: the pending one stands for them too.
     pub irqs_coalesced: u64,
+    /// Pending interrupts that a reset took away.
+    pub irqs_reset: u64,
 }
 
 impl Totals {
@@ -64,6 +66,7 @@ impl Totals {
             irqs_raised: self.irqs_raised - earlier.irqs_raised,
             irqs_delivered: self.irqs_delivered - earlier.irqs_delivered,
             irqs_coalesced: self.irqs_coalesced - earlier.irqs_coalesced,
+            irqs_reset: self.irqs_reset - earlier.irqs_reset,
         }
     }
 
@@ -80,6 +83,7 @@ impl Totals {
             irqs_raised: self.irqs_raised + other.irqs_raised,
             irqs_delivered: self.irqs_delivered + other.irqs_delivered,
             irqs_coalesced: self.irqs_coalesced + other.irqs_coalesced,
+            irqs_reset: self.irqs_reset + other.irqs_reset,
         }
     }
 }
@@ -185,7 +189,8 @@ impl SimDma {
     /// Everything but RESET_CNT, the account and a defect is as after power on.
     pub(crate) fn reset(&mut self, now: u64) {
         let (epoch_seen, defect) = (self.epoch_seen, self.defect);
-        let totals = Totals { resets: self.totals.resets + 1, ..self.totals };
+        let irqs_reset = self.totals.irqs_reset + u64::from(self.irq_pending);
+        let totals = Totals { resets: self.totals.resets + 1, irqs_reset, ..self.totals };
         let reset_cnt = self.reset_cnt.wrapping_add(1);
         *self = Self { reset_cnt, epoch_seen, defect, totals, reset_at: now, ..Self::new() };
     }
@@ -206,6 +211,13 @@ impl SimDma {
     #[must_use]
     pub fn irq_pending(&self) -> bool {
         self.irq_pending
+    }
+
+    /// A register of 64 bits, or of 32 in the low half, without the device noticing.
+    #[must_use]
+    pub fn peek(&self, offset: u16, now: u64) -> u64 {
+        let word = |at| u64::from(self.word(at, now).unwrap_or(u32::MAX));
+        if offset.is_multiple_of(8) { word(offset) | (word(offset + 4) << 32) } else { word(offset) }
     }
 
     /// The level of the INTx line: a pending interrupt that MSI-X does not take.

@@ -13,8 +13,9 @@ use crate::dma::{Bus, Denied};
 const ENTRY: u64 = 32;
 
 impl SimDma {
-    /// Whether a step would do anything.
-    pub(crate) fn is_active(&self) -> bool {
+    /// Whether a step would do anything: RUN is on, and there is an operation in flight or to be taken.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
         let takes = self.ctrl & ctrl::PAUSE == 0 && (self.looping.is_some() || self.head != self.tail);
         self.ctrl & ctrl::RUN != 0 && (self.in_flight.is_some() || takes)
     }

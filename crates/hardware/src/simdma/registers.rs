@@ -16,7 +16,7 @@ impl SimDma {
     }
 
     /// The aligned word at an offset; `None` where there is no register.
-    fn word(&self, offset: u16, now: u64) -> Option<u32> {
+    pub(super) fn word(&self, offset: u16, now: u64) -> Option<u32> {
         let half = |value: u64| {
             let bytes = value.to_le_bytes();
             let from = usize::from(offset & 4);
