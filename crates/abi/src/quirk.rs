@@ -2,7 +2,8 @@
 //!
 //! A quirk is a departure of a shipped kernel from what its documentation or a later release does. It is on
 //! by default for the releases that have it and can be switched on or off for any machine. Each says which
-//! releases have it, what triggers it and what a program sees.
+//! releases have it, what triggers it and what a program sees. Defects of the posted designs
+//! ([`crate::posted`]), which their review found or later revisions mended, are among them.
 //!
 //! The *planted* ones are in no release: they are mistakes of the kind that were made and mended, there to be
 //! switched on, so that a test tool can be tested.
@@ -62,6 +63,40 @@ crate::named! {
             "all: a description opened for reading alone is preserved, and comes back open for writing too";
         ReplyFaultAfterEffect = "reply-fault-after-effect",
             "all: PRESERVE_FD and FINISH whose reply cannot be written back say EFAULT and have done their work";
+
+        FlagsIgnored = "flags-ignored",
+            "posted-v2: FD_PRESERVE and FD_RESTORE do not look at flags, which no later kernel could use therefore";
+        InstallBeforeReply = "install-before-reply",
+            "posted-v2, posted-v3: an FD_RESTORE whose reply cannot be written back says EFAULT and leaves its descriptor open";
+        RestoreOnce = "restore-once",
+            "posted-v2, posted-v3: a file whose FD_RESTORE failed counts as given back: another try gives EINVAL";
+        CloseLeaksPrepared = "close-leaks-prepared",
+            "posted-v2: files of an open that is closed in PREPARED or FROZEN stay as they are: handed over, and beyond CANCEL";
+        FreezeLeavesLater = "freeze-leaves-later",
+            "posted-v2 to posted-v4: a refused freeze gives NORMAL, but KHO stays finalised, the tree registered, and \
+             subsystems behind the one at fault prepared";
+        FinalizeKeepsPrepared = "finalize-keeps-prepared",
+            "posted-v2 to posted-v4: PREPARE whose KHO finalisation fails answers its error, and the state is PREPARED";
+        AbortBeforeState = "abort-before-state",
+            "posted-v2 to posted-v4: CANCEL aborts KHO before it looks at the state: ENOENT in NORMAL, not EINVAL";
+        PreserveErrorLost = "preserve-error-lost",
+            "posted-v3: FD_PRESERVE has its success test inverted: what fails answers 0";
+        ReplyUserSize = "reply-user-size",
+            "posted-v3: a reply is as long as the caller's structure: the kernel reads past its own (zeros in luosim)";
+        StateLostAtMin = "state-lost-at-min",
+            "posted-v3: GET_FD_STATE takes 16 bytes, in which the state that it was asked for has no room";
+        CloseDropsAll = "close-drops-all",
+            "posted-v3: closing the device unregisters every file, in PREPARED and FROZEN too";
+        CreateLeaksFd = "create-leaks-fd",
+            "posted-v4: a CREATE_SESSION that fails keeps the descriptor number that it had reserved";
+        NameCut = "name-cut",
+            "posted-v4: CREATE_SESSION cuts a name of 56 bytes without NUL to 55, and RETRIEVE_SESSION then does not find it";
+        EmptyNameSkipped = "empty-name-skipped",
+            "posted-v4: CREATE_SESSION takes an empty name, and the next kernel skips it as a closed slot";
+        RetrieveNameLonger = "retrieve-name-longer",
+            "posted-v4: RETRIEVE_SESSION takes 64 bytes of name where CREATE_SESSION takes 56: other sizes, other programs";
+        CreateBlind = "create-blind",
+            "posted-v4: CREATE_SESSION does not look at sessions that were not read yet: a name twice panics when they are";
 
         PlantedCanary = "planted-canary",
             "planted: RETRIEVE_FD gives a file back with its position one byte too far";

@@ -3,8 +3,12 @@
 //! A release is a row of [`RELEASES`]. The behaviour of a row is that of the newest point release that was read
 //! or whose answers were recorded (`point`, `evidence`); what an older point release does otherwise is a quirk
 //! that can be switched on.
+//!
+//! [`POSTED`] has the designs of the orchestrator that were posted and never merged. They can be booted like a release;
+//! they are in no table of what was released, and nothing is known of them but the patches and mails.
 
 use crate::ioctl::Command;
+use crate::posted::Design;
 use crate::quirk::{Quirk, Quirks};
 
 /// A release luosim can boot.
@@ -26,6 +30,12 @@ pub enum ReleaseId {
     V7_2,
     /// Linux 7.3.
     V7_3,
+    /// The design posted in July 2025.
+    PostedV2,
+    /// The design posted in August 2025.
+    PostedV3,
+    /// The design posted in September 2025.
+    PostedV4,
 }
 
 /// What a row rests on.
@@ -37,6 +47,8 @@ pub enum Evidence {
     Observed,
     /// Public history of the source alone: taken to be as its neighbours where nothing else is known.
     History,
+    /// Patches and mails about them alone: it was never released.
+    Posted,
 }
 
 impl Evidence {
@@ -47,6 +59,7 @@ impl Evidence {
             Self::Recorded => "recorded",
             Self::Observed => "observed",
             Self::History => "history",
+            Self::Posted => "posted",
         }
     }
 }
@@ -150,9 +163,11 @@ pub struct Release {
     pub finalize: Finalize,
     /// Whether KHO is on without `kho=on`. The simulated kernels are built with it on where that is an option.
     pub kho_default: bool,
-    /// Orchestrator data; none before 6.19.
+    /// The posted design, instead of the merged orchestrator.
+    pub posted: Option<Design>,
+    /// Data of the merged orchestrator; none before 6.19, and none in a posted design.
     pub luo: Option<LuoVersion>,
-    /// memfd handler data; none before 6.19.
+    /// memfd handler data of the merged orchestrator.
     pub memfd: Option<MemfdVersion>,
     /// Whether file-lifecycle-bound objects exist; with `luo-v1` their node is mandatory then.
     pub flb: bool,
@@ -217,6 +232,7 @@ const KHO_ONLY: Release = Release {
     kho: KhoVersion::V1,
     finalize: Finalize::BeforeLoad,
     kho_default: false,
+    posted: None,
     luo: None,
     memfd: None,
     flb: false,
@@ -249,6 +265,7 @@ const V7_3: Release = Release {
     kho: KhoVersion::V4,
     finalize: Finalize::Never,
     kho_default: true,
+    posted: None,
     luo: Some(LuoVersion::V5),
     memfd: Some(MemfdVersion::V2),
     flb: true,
@@ -312,14 +329,66 @@ pub const RELEASES: &[Release] = &[
     V7_3,
 ];
 
+/// What the three designs have in common with each other: global machine and subsystems did not change.
+const POSTED_QUIRKS: Quirks =
+    Quirks::of(&[Quirk::FreezeLeavesLater, Quirk::FinalizeKeepsPrepared, Quirk::AbortBeforeState]);
+
+/// The second design. KHO is finalised by PREPARE, so an image is loaded after it, as on the kernels of that time.
+const POSTED_V2: Release = Release {
+    id: ReleaseId::PostedV2,
+    name: "posted-v2",
+    point: "posted-v2",
+    evidence: Evidence::Posted,
+    posted: Some(Design::V2),
+    quirks: POSTED_QUIRKS
+        .with(Quirk::FlagsIgnored)
+        .with(Quirk::InstallBeforeReply)
+        .with(Quirk::RestoreOnce)
+        .with(Quirk::CloseLeaksPrepared),
+    ..KHO_ONLY
+};
+
+/// The posted designs, oldest first: none of them was released.
+pub const POSTED: &[Release] = &[
+    POSTED_V2,
+    Release {
+        id: ReleaseId::PostedV3,
+        name: "posted-v3",
+        point: "posted-v3",
+        posted: Some(Design::V3),
+        quirks: POSTED_QUIRKS
+            .with(Quirk::InstallBeforeReply)
+            .with(Quirk::RestoreOnce)
+            .with(Quirk::PreserveErrorLost)
+            .with(Quirk::ReplyUserSize)
+            .with(Quirk::StateLostAtMin)
+            .with(Quirk::CloseDropsAll),
+        ..POSTED_V2
+    },
+    Release {
+        id: ReleaseId::PostedV4,
+        name: "posted-v4",
+        point: "posted-v4",
+        posted: Some(Design::V4),
+        quirks: POSTED_QUIRKS
+            .with(Quirk::CreateLeaksFd)
+            .with(Quirk::NameCut)
+            .with(Quirk::EmptyNameSkipped)
+            .with(Quirk::RetrieveNameLonger)
+            .with(Quirk::CreateBlind),
+        ..POSTED_V2
+    },
+];
+
 impl ReleaseId {
     /// The row of this release.
     #[must_use]
     pub fn release(self) -> &'static Release {
-        &RELEASES[self as usize]
+        let index = self as usize;
+        RELEASES.get(index).unwrap_or_else(|| &POSTED[index - RELEASES.len()])
     }
 
-    /// The release with this name: `7.3`, or its point release `7.3.4`.
+    /// The release with this name: `7.3`, or its point release `7.3.4`. Only what was released.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         RELEASES
@@ -328,7 +397,19 @@ impl ReleaseId {
             .map(|release| release.id)
     }
 
-    /// Whether this release has `/dev/liveupdate`.
+    /// What can be booted under this name: a release, or a posted design, `posted-v2`.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        let posted = || POSTED.iter().find(|row| row.name == name).map(|row| row.id);
+        Self::from_name(name).or_else(posted)
+    }
+
+    /// Every name that [`Self::named`] knows, but for point releases.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        RELEASES.iter().chain(POSTED).map(|row| row.name)
+    }
+
+    /// Whether this release has the merged orchestrator.
     #[must_use]
     pub fn has_luo(self) -> bool {
         self.release().luo.is_some()
@@ -346,12 +427,26 @@ mod tests {
             assert_eq!(ReleaseId::from_name(row.name), Some(row.id));
             assert_eq!(ReleaseId::from_name(row.point), Some(row.id));
         }
+        for row in POSTED {
+            assert_eq!(row.id.release().name, row.name);
+            assert_eq!((ReleaseId::named(row.name), ReleaseId::from_name(row.name)), (Some(row.id), None));
+        }
+        assert_eq!(ReleaseId::names().count(), RELEASES.len() + POSTED.len());
+    }
+
+    #[test]
+    fn a_posted_design_is_no_release() {
+        for row in POSTED {
+            assert!(row.posted.is_some() && row.luo.is_none() && row.memfd.is_none(), "{}", row.name);
+            assert_eq!((row.kho, row.finalize), (KhoVersion::V1, Finalize::BeforeLoad));
+        }
+        assert!(RELEASES.iter().all(|row| row.posted.is_none() && row.evidence != Evidence::Posted));
     }
 
     #[test]
     fn planted_quirks_are_in_no_release() {
         for quirk in Quirk::ALL {
-            let somewhere = RELEASES.iter().any(|row| row.quirks.has(*quirk));
+            let somewhere = RELEASES.iter().chain(POSTED).any(|row| row.quirks.has(*quirk));
             assert_eq!(somewhere, !quirk.planted(), "{quirk}");
         }
     }

@@ -40,8 +40,8 @@ pub(crate) struct RunArguments {
     /// Scenario files, or folders with scenarios below them
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Run every kernel with this release instead of the scenario's
-    #[arg(long, value_name = "RELEASE", value_parser = release)]
+    /// Run every kernel with this release, or posted design, instead of the scenario's
+    #[arg(long, value_name = "RELEASE", value_parser = bootable)]
     release: Option<ReleaseId>,
     /// Give every kernel the file types of this profile instead of the scenario's: mainline, next, posted-2026, target
     #[arg(long, value_name = "PROFILE", value_parser = profile)]
@@ -105,6 +105,15 @@ fn profile(text: &str) -> Result<Profile, String> {
     })
 }
 
+/// Anything that can be booted: a release, or a posted design.
+pub(crate) fn bootable(text: &str) -> Result<ReleaseId, String> {
+    ReleaseId::named(text).ok_or_else(|| {
+        let known: Vec<&str> = ReleaseId::names().collect();
+        format!("luosim can boot {}", known.join(", "))
+    })
+}
+
+/// A release: no posted design.
 pub(crate) fn release(text: &str) -> Result<ReleaseId, String> {
     ReleaseId::from_name(text).ok_or_else(|| {
         let known: Vec<&str> = RELEASES.iter().map(|release| release.name).collect();

@@ -2,6 +2,7 @@
 
 use luosim_abi::{Errno, KResult};
 use luosim_luo::{FileId, SessionKey};
+use luosim_posted::OpenId;
 
 use crate::shmem::InodeId;
 use crate::socket::SocketEnd;
@@ -62,6 +63,10 @@ pub enum FileKind {
     Shmem(InodeId),
     /// `/dev/liveupdate`.
     Device,
+    /// `/dev/liveupdate` of a posted design, where each open counts.
+    Control(OpenId),
+    /// `/sys/kernel/liveupdate/state` of a posted design.
+    LuoState,
     /// A session.
     Session(SessionKey),
     /// `/dev/null`.
@@ -96,7 +101,8 @@ impl FileKind {
     pub fn text(self) -> &'static str {
         match self {
             Self::Shmem(_) => "a memory file",
-            Self::Device => "the live update device",
+            Self::Device | Self::Control(_) => "the live update device",
+            Self::LuoState => "the live update state",
             Self::Session(_) => "a live update session",
             Self::Null => "/dev/null",
             Self::Zero => "/dev/zero",

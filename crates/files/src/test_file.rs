@@ -38,12 +38,20 @@ pub enum Callback {
     Retrieve,
     /// FINISH answers EBUSY, in the next kernel.
     CanFinish,
+    /// PREPARE fails. In the posted designs only, which have neither `preserve` nor `can_finish`.
+    Prepare,
 }
 
 impl Callback {
-    /// Every callback that can fail.
+    /// Every callback of the merged interface that can fail.
     pub const ALL: [Self; 5] =
         [Self::CanPreserve, Self::Preserve, Self::Freeze, Self::Retrieve, Self::CanFinish];
+
+    /// The callback of this name, of either interface.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().chain([Self::Prepare]).find(|callback| callback.name() == name)
+    }
 
     /// The callback's name in `struct liveupdate_file_ops`.
     #[must_use]
@@ -54,6 +62,7 @@ impl Callback {
             Self::Freeze => "freeze",
             Self::Retrieve => "retrieve",
             Self::CanFinish => "can_finish",
+            Self::Prepare => "prepare",
         }
     }
 }
@@ -84,13 +93,13 @@ impl Fault {
 #[derive(Clone, Debug)]
 pub struct TestFile {
     contents: Vec<u8>,
-    faults: [Fault; 5],
+    faults: [Fault; 6],
     refs: u32,
 }
 
 impl Default for TestFile {
     fn default() -> Self {
-        Self { contents: Vec::new(), faults: [Fault::NONE; 5], refs: 0 }
+        Self { contents: Vec::new(), faults: [Fault::NONE; 6], refs: 0 }
     }
 }
 
@@ -122,6 +131,11 @@ impl TestFile {
         }
         self.contents[from..from + count].copy_from_slice(&bytes[..count]);
         Ok(count)
+    }
+
+    /// Whether a callback is told to fail.
+    pub(crate) fn fails(&self, callback: Callback) -> bool {
+        self.faults[callback as usize].times > 0
     }
 
     /// Makes a callback fail from now on.
@@ -210,14 +224,14 @@ const CONTENTS_AT: u64 = 32;
 #[derive(Clone, Copy, Debug)]
 pub struct TestHandler;
 
-fn id_of(files: &Files, file: FileId) -> Option<TestId> {
+pub(crate) fn id_of(files: &Files, file: FileId) -> Option<TestId> {
     match files.table.get(file).kind {
         FileKind::Test(id) => Some(id),
         _ => None,
     }
 }
 
-fn owned(files: &Files, file: FileId) -> TestId {
+pub(crate) fn owned(files: &Files, file: FileId) -> TestId {
     id_of(files, file).expect("only test files are given to this handler")
 }
 
@@ -230,7 +244,7 @@ fn read(mem: &PhysMem, data: u64) -> KResult<Saved> {
 
 impl TestHandler {
     /// Logs the callback; says whether it is told to fail.
-    fn called<H: HasFiles>(host: &mut H, id: TestId, callback: Callback) -> KResult<()> {
+    pub(crate) fn called<H: HasFiles>(host: &mut H, id: TestId, callback: Callback) -> KResult<()> {
         let (files, memory) = host.files_and_memory();
         let fault = &mut files.tests.get_mut(id).faults[callback as usize];
         let (fails, errno, name) = (fault.take(), fault.errno, callback.name());
@@ -239,12 +253,12 @@ impl TestHandler {
         if fails { Err(told(errno, name)) } else { Ok(()) }
     }
 
-    fn say<H: HasFiles>(host: &mut H, id: TestId, what: &str) {
+    pub(crate) fn say<H: HasFiles>(host: &mut H, id: TestId, what: &str) {
         host.files_and_memory().1.log.info(format!("luosim_test: file {}: {what}", id.0));
     }
 
     /// Writes the file as it is now to its page.
-    fn write<H: HasFiles>(host: &mut H, file: FileId, data: u64) {
+    pub(crate) fn write<H: HasFiles>(host: &mut H, file: FileId, data: u64) {
         let (files, memory) = host.files_and_memory();
         let id = owned(files, file);
         let test = files.tests.get(id);
@@ -262,6 +276,28 @@ impl TestHandler {
         mem.write_obj(PhysAddr::new(data), &saved).expect("the structure is a page of this kernel");
         mem.write(contents, &test.contents).expect("the contents fit in the page");
     }
+
+    /// Makes the file again; fails as the previous kernel's file was told to.
+    pub(crate) fn rebuild<H: HasFiles>(host: &mut H, data: u64) -> KResult<FileId> {
+        let (files, memory) = host.files_and_memory();
+        let saved = read(&memory.ram.mem, data)?;
+        let mut fault = Fault { errno: saved.errno(), times: saved.retrieve_times.get() };
+        if fault.take() {
+            let left = Saved { retrieve_times: fault.times.into(), ..saved };
+            memory.ram.mem.write_obj(PhysAddr::new(data), &left).expect("it was read there");
+            memory.log.info("luosim_test: retrieve: fails");
+            return Err(told(fault.errno, Callback::Retrieve.name()));
+        }
+        let mut contents = vec![0; usize::try_from(saved.len.get()).expect("at most CONTENTS")];
+        let at = PhysAddr::new(data + CONTENTS_AT);
+        memory.ram.mem.read(at, &mut contents).map_err(|error| Errno::EINVAL.because(error.to_string()))?;
+        let id = files.tests.create(TestFile { contents, ..TestFile::default() });
+        let opened = files.table.open(FileKind::Test(id), flags::RDWR | flags::LARGEFILE);
+        let file = opened.inspect_err(|_| files.tests.put(id))?;
+        files.table.get_mut(file).pos = saved.pos.get();
+        memory.log.info(format!("luosim_test: file {}: retrieve", id.0));
+        Ok(file)
+    }
 }
 
 fn told(errno: Errno, name: &str) -> luosim_abi::Refusal {
@@ -275,7 +311,7 @@ impl<H: Host + HasFiles> FileHandler<H> for TestHandler {
 
     fn can_preserve(&self, host: &H, file: FileId) -> bool {
         let id = id_of(host.files(), file);
-        id.is_some_and(|id| host.files().tests.get(id).faults[Callback::CanPreserve as usize].times == 0)
+        id.is_some_and(|id| !host.files().tests.get(id).fails(Callback::CanPreserve))
     }
 
     fn identity(&self, host: &H, file: FileId) -> Identity {
@@ -311,24 +347,7 @@ impl<H: Host + HasFiles> FileHandler<H> for TestHandler {
     }
 
     fn retrieve(&self, cx: &mut Context<'_, H>, data: u64) -> KResult<FileId> {
-        let (files, memory) = cx.host.files_and_memory();
-        let saved = read(&memory.ram.mem, data)?;
-        let mut fault = Fault { errno: saved.errno(), times: saved.retrieve_times.get() };
-        if fault.take() {
-            let left = Saved { retrieve_times: fault.times.into(), ..saved };
-            memory.ram.mem.write_obj(PhysAddr::new(data), &left).expect("it was read there");
-            memory.log.info("luosim_test: retrieve: fails");
-            return Err(told(fault.errno, Callback::Retrieve.name()));
-        }
-        let mut contents = vec![0; usize::try_from(saved.len.get()).expect("at most CONTENTS")];
-        let at = PhysAddr::new(data + CONTENTS_AT);
-        memory.ram.mem.read(at, &mut contents).map_err(|error| Errno::EINVAL.because(error.to_string()))?;
-        let id = files.tests.create(TestFile { contents, ..TestFile::default() });
-        let opened = files.table.open(FileKind::Test(id), flags::RDWR | flags::LARGEFILE);
-        let file = opened.inspect_err(|_| files.tests.put(id))?;
-        files.table.get_mut(file).pos = saved.pos.get();
-        memory.log.info(format!("luosim_test: file {}: retrieve", id.0));
-        Ok(file)
+        Self::rebuild(cx.host, data)
     }
 
     fn can_finish(&self, cx: &mut Context<'_, H>, _status: RetrieveStatus, data: u64) -> Result<(), String> {

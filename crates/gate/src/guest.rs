@@ -4,6 +4,7 @@
 //! do to them. A new descriptor cannot be taken back once the host has installed it, so the reply is first tried with
 //! the bytes that are there already, and gets its number when the descriptor is in.
 
+use luosim_abi::extensible::UserMemory;
 use luosim_abi::{Errno, KResult};
 use luosim_luo::{Caller, FileId};
 
@@ -80,7 +81,7 @@ impl<'a> Guest<'a> {
     }
 }
 
-impl Caller for Guest<'_> {
+impl UserMemory for Guest<'_> {
     fn read(&self, addr: u64, buf: &mut [u8]) -> KResult<()> {
         let offset = addr.checked_sub(self.addr).and_then(|offset| usize::try_from(offset).ok());
         let known = offset.and_then(|from| self.argument().get(from..from.checked_add(buf.len())?));
@@ -99,7 +100,9 @@ impl Caller for Guest<'_> {
         }
         self.task.write(addr, bytes)
     }
+}
 
+impl Caller for Guest<'_> {
     fn reserve_fd(&mut self) -> KResult<i32> {
         if self.task.has_free_descriptor() {
             // The number is the host's to choose; nobody sees this one.

@@ -57,7 +57,9 @@ impl Node {
         Self::default().with_bytes("compatible", [compatible.as_bytes(), &[0]].concat())
     }
 
-    fn with_bytes(mut self, name: &str, value: Vec<u8>) -> Self {
+    /// The node with a property of any bytes more.
+    #[must_use]
+    pub fn with_bytes(mut self, name: &str, value: Vec<u8>) -> Self {
         self.properties.push((name.to_owned(), value));
         self
     }
@@ -149,6 +151,8 @@ impl Node {
 /// A whole tree.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tree {
+    /// Name of the root, which most trees leave empty.
+    name: String,
     root: Node,
 }
 
@@ -156,7 +160,13 @@ impl Tree {
     /// The tree under `root`.
     #[must_use]
     pub fn new(root: Node) -> Self {
-        Self { root }
+        Self::named("", root)
+    }
+
+    /// The tree under `root`, which has a name.
+    #[must_use]
+    pub fn named(name: &str, root: Node) -> Self {
+        Self { name: name.to_owned(), root }
     }
 
     /// Its root.
@@ -186,7 +196,7 @@ impl Tree {
     /// [`TreeError::Structure`].
     pub fn parse(blob: &[u8]) -> Result<Self, TreeError> {
         let fdt = Fdt::new(blob).map_err(|error| TreeError::Structure(error.to_string()))?;
-        Ok(Self { root: Node::copy(&fdt.root(), 2) })
+        Ok(Self { name: fdt.root().name().to_owned(), root: Node::copy(&fdt.root(), 2) })
     }
 
     /// The bytes of the tree.
@@ -204,7 +214,7 @@ impl Tree {
     /// A name that the format does not allow.
     pub fn try_to_blob(&self) -> Result<Vec<u8>, NameError> {
         let mut writer = FdtWriter::new().expect("no reservations to check");
-        self.root.write(&mut writer, "").map_err(|error| NameError(error.to_string()))?;
+        self.root.write(&mut writer, &self.name).map_err(|error| NameError(error.to_string()))?;
         Ok(writer.finish().expect("every node was ended"))
     }
 }
@@ -225,6 +235,14 @@ mod tests {
         let luo = tree.root().child("LUO").expect("a child");
         assert_eq!(luo.u64("preserved-data"), Some(0x1_16be_4000));
         assert_eq!(luo.u64("nothing"), None);
+    }
+
+    #[test]
+    fn a_root_may_have_a_name() {
+        let tree = Tree::named("file-descriptors", Node::new("file-descriptors-v1"));
+        let read = Tree::parse(&tree.to_blob()).expect("well formed");
+        assert_eq!(read, tree);
+        assert_ne!(read, Tree::new(Node::new("file-descriptors-v1")));
     }
 
     #[test]

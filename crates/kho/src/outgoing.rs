@@ -87,10 +87,14 @@ impl Outgoing {
         self.write_tree(ram)
     }
 
-    /// 6.18: opens the set again, and forgets everything that was in it.
+    /// 6.18: opens the set again, and forgets everything that was in it. In the posted designs, which preserve by calls and
+    /// not when they are told, it stays.
     fn abort(&mut self, ram: &mut Ram) {
-        self.tracker.clear(ram);
+        if self.release.posted.is_none() {
+            self.tracker.clear(ram);
+        }
         if let Some(root) = self.root.take() {
+            self.tracker.remove(ram, root.pfn(), Order::ZERO);
             ram.free(root.pfn()).expect("the root page is this kernel's");
         }
         self.map = PhysAddr::NULL;

@@ -10,6 +10,7 @@
 //! 8. the operation;
 //! 9. reply not writable: EFAULT, *after* the operation.
 
+use luosim_abi::extensible::{self, copy_out};
 use luosim_abi::ioctl::{self, Command, FdArg, FinishArg, GetNameArg, NAME_LEN, SESSION_BASE, SessionArg};
 use luosim_abi::quirk::Quirk;
 use luosim_abi::release::DEVICE_COMMANDS;
@@ -20,10 +21,6 @@ use crate::event::FinishCause;
 use crate::host::{Caller, Host, RetrieveStatus, SessionKey};
 use crate::ops::Direction;
 use crate::{Luo, session::Session};
-
-/// Bytes per piece of the scan of an oversized argument's tail. Pieces end at page borders, so that a byte
-/// before an unmapped page is still seen.
-const SCAN: u64 = 4096;
 
 impl<H: Host> Luo<H> {
     /// An ioctl on the device.
@@ -228,14 +225,13 @@ fn find(table: &[Command], base: u8, code: u32, whose: &str) -> KResult<Command>
 }
 
 fn check_size_word(caller: &impl Caller, command: Command, code: u32, arg: u64) -> KResult<u32> {
-    let mut word = [0; 4];
-    caller.read(arg, &mut word)?;
+    let size = extensible::size_word(caller, arg)?;
     if code != command.code() {
         let (name, want) = (command.name(), command.code());
         let why = format!("{code:#x} is not {name} ({want:#x}): wrong type, direction or size bits");
         return Err(Errno::ENOTTY.because(why));
     }
-    Ok(u32::from_le_bytes(word))
+    Ok(size)
 }
 
 fn check_code(caller: &impl Caller, command: Command, code: u32, arg: u64) -> KResult<u32> {
@@ -245,14 +241,7 @@ fn check_code(caller: &impl Caller, command: Command, code: u32, arg: u64) -> KR
 }
 
 fn check_min(command: Command, size: u32) -> KResult<()> {
-    let min = command.size();
-    if u64::from(size) < len64(min) {
-        let name = command.name();
-        return Err(
-            Errno::EINVAL.because(format!("{name} needs a structure of {min} bytes, size says {size}"))
-        );
-    }
-    Ok(())
+    extensible::check_min(command.name(), command.size(), size)
 }
 
 fn check_direction(session: &Session, command: Command) -> KResult<()> {
@@ -265,40 +254,6 @@ fn check_direction(session: &Session, command: Command) -> KResult<()> {
     Err(Errno::EINVAL.because(why))
 }
 
-fn len64(len: usize) -> u64 {
-    u64::try_from(len).expect("a length fits in 64 bits")
-}
-
-/// Checks the tail, then copies the known part.
 fn copy_in(caller: &impl Caller, command: Command, size: u32, arg: u64, known: &mut [u8]) -> KResult<()> {
-    // The buffer of the scan costs more than a whole call: ordinary sizes go without.
-    if u64::from(size) > len64(known.len()) {
-        check_tail(caller, command, arg, len64(known.len()), u64::from(size))?;
-    }
-    caller.read(arg, known)
-}
-
-fn check_tail(caller: &impl Caller, command: Command, arg: u64, known: u64, size: u64) -> KResult<()> {
-    let mut buf = [0u8; 4096];
-    let mut at = known;
-    while at < size {
-        let addr = arg.checked_add(at).ok_or_else(|| Errno::EFAULT.because("the argument wraps around"))?;
-        let step = (SCAN - addr % SCAN).min(size - at);
-        let piece = &mut buf[..usize::try_from(step).expect("at most a page")];
-        caller.read(addr, piece)?;
-        if piece.iter().any(|byte| *byte != 0) {
-            let name = command.name();
-            let why = format!(
-                "size {size} of {name} is more than the {known} known bytes, and the rest is not zero"
-            );
-            return Err(Errno::E2BIG.because(why));
-        }
-        at += step;
-    }
-    Ok(())
-}
-
-fn copy_out(caller: &mut impl Caller, size: u32, arg: u64, reply: &[u8]) -> KResult<()> {
-    let len = reply.len().min(usize::try_from(size).unwrap_or(usize::MAX));
-    caller.write(arg, &reply[..len])
+    extensible::copy_in(caller, command.name(), size, arg, known)
 }

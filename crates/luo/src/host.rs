@@ -1,5 +1,6 @@
 //! What LUO needs of the kernel around it and of the calling process. What handlers of file types do is in `handler`.
 
+use luosim_abi::extensible::UserMemory;
 use luosim_abi::{Errno, KResult};
 use luosim_kho::{Kho, log::KernelLog};
 use luosim_physmem::{FrameUse, PAGE_SIZE, PhysAddr, Ram};
@@ -97,20 +98,12 @@ pub trait Host {
     fn open_session(&mut self, key: SessionKey) -> KResult<FileId>;
     /// Something happened that an observer outside the kernel wants to know (ledger, transcript).
     fn emit(&mut self, event: Event);
+    /// A reboot is at the point of its serialisation where [`crate::Disturbance`] has somebody make a call.
+    fn intrude(&mut self) {}
 }
 
 /// The process that makes an ioctl: its memory and its descriptors.
-pub trait Caller {
-    /// Copies `buf.len()` bytes from the process's address `addr`.
-    ///
-    /// # Errors
-    /// EFAULT if any byte is not readable.
-    fn read(&self, addr: u64, buf: &mut [u8]) -> KResult<()>;
-    /// Copies `bytes` to the process's address `addr`.
-    ///
-    /// # Errors
-    /// EFAULT if any byte is not writable.
-    fn write(&mut self, addr: u64, bytes: &[u8]) -> KResult<()>;
+pub trait Caller: UserMemory {
     /// Takes the lowest free descriptor number, not yet visible to the process.
     ///
     /// # Errors

@@ -32,6 +32,8 @@ mod reboot;
 mod session;
 pub mod test_flbs;
 
+pub use luosim_abi::extensible as argument;
+
 pub use boot::{BootPanic, LuoConfig};
 pub use event::{Event, FinishCause};
 pub use handler::{Context, FileHandler};

@@ -42,6 +42,8 @@ pub struct Disturbance {
     /// The last descriptor of a session is closed by somebody else at a point. Later kernels let that wait; see
     /// quirk `serialize-races-close`.
     pub close: Option<(u32, SessionKey)>,
+    /// The host makes a call of somebody at a point ([`Host::intrude`]): one that waits for no serialisation.
+    pub intrusion: Option<u32>,
 }
 
 impl<H: Host> Luo<H> {
@@ -67,6 +69,9 @@ impl<H: Host> Luo<H> {
             && self.quirks.has(Quirk::SerializeRacesClose)
         {
             self.release_session(host, key);
+        }
+        if self.disturbance.intrusion == Some(here) {
+            host.intrude();
         }
         match self.disturbance.stop.filter(|(point, _)| *point == here) {
             Some((_, Stop::Refuse)) => Err(Errno::EBUSY.because("the reboot was told to be refused here")),

@@ -23,6 +23,7 @@ use crate::core::Core;
 use crate::faults::Faults;
 use crate::image::ImageKind;
 use crate::module::Modules;
+use crate::posted::Control;
 use crate::process::Pid;
 use crate::{Kernel, Machine, State, World, devices};
 
@@ -240,8 +241,9 @@ impl Kernel {
             leave_free(&mut ram, free);
         }
         let (files, released, events, assumed) = (Files::default(), Vec::new(), Vec::new(), Vec::new());
-        let devices = Devices::new(profile, quirks);
-        let mut core = Core { ram, kho, log, files, released, events, devices, hardware, assumed };
+        let (devices, intrusion) = (Devices::new(profile, quirks), None);
+        let mut core =
+            Core { ram, kho, log, files, released, events, devices, hardware, intrusion, assumed };
         if let Some(version) = release.memfd.filter(|_| luo.enabled()) {
             let memfd = Rc::new(MemfdHandler::new(version, quirks));
             register_handlers(&mut luo, &mut core, memfd, &parameters);
@@ -252,6 +254,16 @@ impl Kernel {
             return Err((world, core.log, why));
         }
         let drivers = modules.init(&mut luo, &mut core);
+        let control = match release.posted.map(|design| Control::boot(&mut core, design, quirks, &parameters))
+        {
+            None => None,
+            Some(Ok(control)) => Some(control),
+            Some(Err(reason)) => {
+                core.log.err(format!("Kernel panic - not syncing: {reason}"));
+                let world = World { memory: core.ram.into_mem(), hardware: core.hardware };
+                return Err((world, core.log, reason));
+            }
+        };
         let test_files = parameters.test_files;
         let cmdline = options.cmdline.clone();
         let (processes, tmpfs) = (BTreeMap::new(), BTreeMap::new());
@@ -264,6 +276,7 @@ impl Kernel {
             test_files,
             core,
             luo,
+            control,
             processes,
             image,
             crash_image,
@@ -277,7 +290,7 @@ impl Kernel {
     }
 
     fn why_off(&self) -> &'static str {
-        if self.release.luo.is_none() {
+        if self.release.luo.is_none() && self.control.is_none() {
             "this release has no live update orchestrator"
         } else if self.core.kho.enabled() {
             "liveupdate is not on"
@@ -287,7 +300,7 @@ impl Kernel {
     }
 
     fn outcome(&self) -> Outcome {
-        if !self.luo.enabled() {
+        if !self.has_device() {
             return Outcome::LuoOff { reason: String::from(self.why_off()) };
         }
         match self.core.kho.handover() {
@@ -312,7 +325,7 @@ impl Machine {
         }
         self.generation += 1;
         self.next_pid = 1;
-        self.faults = Faults::default();
+        self.faults = Faults::after_boot(&self.faults);
         let release = release.release();
         let (state, outcome, log) = match Kernel::boot(world, params, release, options, &self.modules) {
             Ok(kernel) => {
@@ -368,7 +381,10 @@ impl Machine {
     /// The live update steps of a reboot.
     fn serialize(&mut self, pid: Pid) -> KResult<Carried> {
         let kernel = self.running()?;
-        let carried = kernel.luo.reboot(&mut kernel.core);
+        let carried = match &mut kernel.control {
+            Some(control) => control.luo.reboot(&mut kernel.core),
+            None => kernel.luo.reboot(&mut kernel.core),
+        };
         self.settle(pid);
         carried
     }

@@ -2,6 +2,7 @@
 
 use luosim_abi::Errno;
 use luosim_abi::KResult;
+use luosim_abi::extensible::UserMemory;
 use luosim_luo::{Caller, FileId};
 
 use crate::process::{Descriptor, Process};
@@ -9,7 +10,7 @@ use crate::process::{Descriptor, Process};
 /// The process that makes the call.
 pub(crate) struct ProcessCaller<'a>(pub(crate) &'a mut Process);
 
-impl Caller for ProcessCaller<'_> {
+impl UserMemory for ProcessCaller<'_> {
     fn read(&self, addr: u64, buf: &mut [u8]) -> KResult<()> {
         self.0.memory.read(addr, buf)
     }
@@ -17,7 +18,9 @@ impl Caller for ProcessCaller<'_> {
     fn write(&mut self, addr: u64, bytes: &[u8]) -> KResult<()> {
         self.0.memory.write(addr, bytes)
     }
+}
 
+impl Caller for ProcessCaller<'_> {
     fn reserve_fd(&mut self) -> KResult<i32> {
         self.0.fds.reserve()
     }

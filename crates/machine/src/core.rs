@@ -10,6 +10,8 @@ use luosim_kho::log::KernelLog;
 use luosim_luo::{Event, FileId, Host, Memory, SessionKey};
 use luosim_physmem::Ram;
 
+use crate::faults::Pending;
+
 /// Memory, KHO, log and files of one kernel.
 #[derive(Debug)]
 pub struct Core {
@@ -25,6 +27,8 @@ pub struct Core {
     pub(crate) devices: Devices,
     /// The machine's hardware, while this kernel runs.
     pub(crate) hardware: Option<Box<Hardware>>,
+    /// A call that somebody makes while a reboot serialises.
+    pub(crate) intrusion: Option<Pending>,
     /// What was relied on since the last look, in order.
     pub(crate) assumed: Vec<Assumption>,
 }
@@ -102,6 +106,12 @@ impl Host for Core {
 
     fn emit(&mut self, event: Event) {
         self.events.push(event);
+    }
+
+    fn intrude(&mut self) {
+        if let Some(pending) = self.intrusion.take() {
+            pending.make(self);
+        }
     }
 }
 

@@ -21,6 +21,7 @@ pub mod image;
 pub mod ledger;
 pub mod module;
 pub mod outside;
+mod posted;
 pub mod process;
 pub mod sys;
 
@@ -45,6 +46,7 @@ pub use sys::GuestRam;
 use crate::faults::Faults;
 use crate::ledger::Ledger;
 use crate::module::{Drivers, Modules, Registration};
+use crate::posted::Control;
 use crate::process::{Pid, Process};
 
 /// A running kernel.
@@ -57,6 +59,8 @@ pub struct Kernel {
     test_files: bool,
     core: Core,
     luo: Luo<Core>,
+    /// The orchestrator of a posted design; `luo` is off then.
+    control: Option<Control>,
     processes: BTreeMap<Pid, Process>,
     image: Option<Image>,
     /// The crash kernel, in its own slot.
@@ -97,7 +101,7 @@ impl Kernel {
         &self.core.log
     }
 
-    /// The orchestrator.
+    /// The merged orchestrator; off in a release without it, and in a posted design ([`Self::posted`]).
     #[must_use]
     pub fn luo(&self) -> &Luo<Core> {
         &self.luo
@@ -150,6 +154,8 @@ pub struct Machine {
     modules: Modules,
     /// What kernels relied on since somebody asked.
     assumed: Vec<Assumption>,
+    /// The crash kernel that booted inside a system call.
+    crashed: Option<BootReport>,
 }
 
 fn down() -> luosim_abi::Refusal {
@@ -168,6 +174,7 @@ impl Machine {
             faults: Faults::default(),
             modules: Modules::default(),
             assumed: Vec::new(),
+            crashed: None,
         }
     }
 

@@ -8,6 +8,7 @@ mod fds;
 mod luo;
 mod memory;
 mod open;
+mod posted;
 mod process;
 mod rw;
 
@@ -35,7 +36,7 @@ impl Kernel {
     }
 
     /// The open file behind a descriptor.
-    fn file(&self, pid: Pid, fd: i32) -> KResult<FileId> {
+    pub(crate) fn file(&self, pid: Pid, fd: i32) -> KResult<FileId> {
         let process = self.processes.get(&pid);
         let process = process.ok_or_else(|| Errno::ESRCH.because(format!("there is no process {pid}")))?;
         let descriptor = process.fds.get(fd)?;
@@ -71,14 +72,24 @@ impl Kernel {
         }
     }
 
+    fn end(&mut self, kind: FileKind) {
+        let core = &mut self.core;
+        match (kind, &mut self.control) {
+            (FileKind::Session(key), None) => self.luo.release_session(core, key),
+            (FileKind::Session(key), Some(control)) => control.luo.release_session(core, key),
+            (FileKind::Control(open), Some(control)) => control.luo.release_device(core, open),
+            _ => {}
+        }
+    }
+
     /// Deals with what was released since the last call.
     fn settle(&mut self) {
         while !self.core.released.is_empty() {
             for kind in std::mem::take(&mut self.core.released) {
                 match kind {
-                    FileKind::Session(key) => self.luo.release_session(&mut self.core, key),
                     FileKind::Device => self.luo.release_device(),
                     FileKind::Driver(file) => self.release_driver(file),
+                    FileKind::Session(_) | FileKind::Control(_) => self.end(kind),
                     _ => {}
                 }
             }
@@ -91,6 +102,7 @@ impl Machine {
     pub(crate) fn call<T>(&mut self, pid: Pid, body: impl FnOnce(&mut Kernel) -> KResult<T>) -> KResult<T> {
         let result = body(self.running()?);
         self.settle(pid);
+        self.look_after();
         if self.faults.alloc {
             self.alloc_again();
         }

@@ -297,6 +297,12 @@ impl Frames {
         self.failing = Failing { nth, times };
     }
 
+    /// Whether what [`Self::fail_alloc`] told has not happened yet, or not as often.
+    #[must_use]
+    pub fn will_fail(&self) -> bool {
+        self.failing.nth != 0
+    }
+
     #[cold]
     fn fails_now(&mut self) -> bool {
         let fails = self.failing.nth == 1 && self.failing.times > 0;

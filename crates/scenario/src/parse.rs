@@ -6,7 +6,7 @@ use kdl::{KdlDocument, KdlEntry, KdlNode, KdlValue};
 use luosim_abi::Errno;
 use luosim_abi::profile::Profile;
 use luosim_abi::quirk::Quirk;
-use luosim_abi::release::{RELEASES, ReleaseId};
+use luosim_abi::release::ReleaseId;
 
 use crate::check;
 use crate::diagnostic::{Diagnostic, suggest};
@@ -399,10 +399,10 @@ fn flags(value: &KdlValue, table: &[(&'static str, u64)]) -> Result<Value, BadVa
 
 fn release(value: &KdlValue) -> Result<Value, BadValue> {
     let text = value.as_string().unwrap_or("");
-    if ReleaseId::from_name(text).is_some() {
+    if ReleaseId::named(text).is_some() {
         return Ok(Value::Text(text.to_owned()));
     }
-    let known: Vec<&str> = RELEASES.iter().map(|release| release.name).collect();
+    let known: Vec<&str> = ReleaseId::names().collect();
     let help = format!("one of: {} (as a text: release=\"7.3\")", known.join(", "));
     Err((format!("is no release luosim knows: {value}"), Some(help)))
 }

@@ -97,7 +97,11 @@ const PROFILE: Param = opt("profile", PROFILES, "file types beside the release's
 const RELEASE: Param = pos("release", Kind::Release, "the release");
 const FATES: Kind = Kind::Word(&["retrieved", "finished", "preserved", "lost"]);
 const OUTCOMES: Kind = Kind::Word(&["handover", "cold", "luo-off", "returned", "panic"]);
-const CALLBACKS: Kind = Kind::Word(&["can_preserve", "preserve", "freeze", "retrieve", "can_finish"]);
+const CALLBACKS: Kind =
+    Kind::Word(&["can_preserve", "preserve", "freeze", "retrieve", "can_finish", "prepare"]);
+const STATES: Kind = Kind::Word(&["undefined", "normal", "prepared", "frozen", "updated"]);
+const EVENTS: Kind = Kind::Word(&["prepare", "freeze", "finish", "cancel"]);
+const DEVICE: Param = pos("device", Kind::Fd, "the device");
 const ERRNOS: Kind =
     Kind::Word(&["EIO", "EAGAIN", "EBUSY", "EINVAL", "ENOMEM", "EPERM", "ENODEV", "EOPNOTSUPP"]);
 const STOPS: Kind = Kind::Word(&["refuse", "panic"]);
@@ -139,6 +143,8 @@ operations! {
         [pos("nth", U32, "which, from 1"), opt("times", U32, "how many from there on; default 1")];
     StopReboot "stop-reboot" machine "the next reboot stops inside its serialisation"
         [pos("point", U32, "where: points are counted from 0, one before each file is frozen, one before each session's record, one before all is committed"), opt("how", STOPS, "default `refuse`")];
+    FailSubsystem "fail-subsystem" machine "a test subsystem of a posted design fails (`luosim-first`, before the files, and `luosim-last`, kernel parameter `luosim_test=on`)"
+        [pos("name", Kind::Text, "the subsystem"), must("in", Kind::Word(&["prepare", "freeze"]), "the callback that fails"), opt("errno", ERRNOS, "what it fails with; default `EIO`"), opt("times", U32, "how often; default once")];
     Poke "poke" machine "a word of memory is another one when the next kernel starts"
         [pos("addr", U64, "physical address"), pos("value", U64, "what it is then")];
     Remember "remember" machine "notes what a failed call must leave alone: frames, preserved blocks, sessions, their files" [];
@@ -165,6 +171,10 @@ operations! {
     Close "close" process "close(2)" [FD];
     CloseInReboot "close-in-reboot" process "close(2) while the next reboot is at a point of its serialisation; kernels let it wait for the end"
         [FD, must("point", U32, "where, as in `stop-reboot`")];
+    WriteInReboot "write-in-reboot" process "pwrite(2) to a memory file while the next reboot is at a point of its serialisation"
+        [FD, must("at", Kind::Size, "offset"), LEN, SEED, TEXT, HEX, must("point", U32, "where, as in `stop-reboot`")];
+    SeekInReboot "seek-in-reboot" process "lseek(2) of a memory file while the next reboot is at a point of its serialisation"
+        [FD, must("offset", Kind::Size, "the position"), must("point", U32, "where, as in `stop-reboot`")];
     Dup "dup" process "dup(2)" [FD, AS];
     Dup2 "dup2" process "dup2(2) onto another open descriptor" [FD, pos("onto", Kind::Fd, "the descriptor that is replaced")];
     SetCloexec "set-cloexec" process "fcntl(F_SETFD)" [FD, pos("on", Kind::Bool, "whether exec closes it")];
@@ -212,6 +222,17 @@ operations! {
     Retrieve "retrieve" process "RETRIEVE_FD" [pos("session", Kind::Fd, "the session"), TOKEN, ARGUMENT, AS];
     Finish "finish" process "FINISH" [pos("session", Kind::Fd, "the session"), opt("reserved", U32, "value of the reserved field; default 0"), ARGUMENT];
     GetName "get-name" process "GET_NAME" [pos("session", Kind::Fd, "the session"), opt("name", Kind::Text, "the name it must give")];
+    FdPreserve "fd-preserve" process "FD_PRESERVE of posted-v2 and posted-v3" [DEVICE, pos("fd", Kind::Fd, "the file"), TOKEN, opt("flags", U32, "of posted-v2; default 0"), ARGUMENT];
+    FdUnpreserve "fd-unpreserve" process "FD_UNPRESERVE of posted-v2 and posted-v3" [DEVICE, TOKEN, ARGUMENT];
+    FdRestore "fd-restore" process "FD_RESTORE of posted-v2 and posted-v3" [DEVICE, TOKEN, ARGUMENT, AS];
+    GetState "get-state" process "GET_STATE of a posted design: of the machine, or of a session"
+        [pos("fd", Kind::Fd, "the device, or a session"), opt("state", STATES, "the state it must give"), ARGUMENT];
+    SetEvent "set-event" process "PREPARE, CANCEL and FINISH of posted-v2, SET_EVENT of the others: of the machine, or of a session"
+        [pos("fd", Kind::Fd, "the device, or a session"), pos("event", EVENTS, "the event"), ARGUMENT];
+    FdState "fd-state" process "GET_FD_STATE of posted-v3"
+        [DEVICE, TOKEN, opt("incoming", Kind::Bool, "a file of the previous kernel; default `#false`"), opt("state", STATES, "the state it must give"), ARGUMENT];
+    FdEvent "fd-event" process "SET_FD_EVENT of posted-v3" [DEVICE, pos("event", EVENTS, "the event"), TOKEN, ARGUMENT];
+    Unpreserve "unpreserve" process "SESSION_UNPRESERVE_FD of posted-v4" [pos("session", Kind::Fd, "the session"), TOKEN, opt("reserved", U32, "value of the reserved field; default 0"), ARGUMENT];
     Ioctl "ioctl" process "any ioctl with the bytes of its argument"
         [FD, pos("cmd", U32, "the command number"), opt("arg", Kind::Hex, "bytes of the argument; without it the pointer is NULL"),
          opt("readonly", Kind::Bool, "the argument lies in read-only memory"), opt("truncated", Kind::Bool, "memory ends right after the bytes"), opt("reply", Kind::Hex, "bytes that must stand there afterwards")];

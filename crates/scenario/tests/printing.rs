@@ -3,7 +3,7 @@
 use luosim_abi::Errno;
 use luosim_abi::profile::Profile;
 use luosim_abi::quirk::Quirk;
-use luosim_abi::release::RELEASES;
+use luosim_abi::release::ReleaseId;
 use luosim_scenario::table::{Kind, OPERATIONS, Param};
 use luosim_scenario::{Call, Op, Scenario, Step, Value, parse, print};
 use proptest::prelude::*;
@@ -48,7 +48,7 @@ fn value(kind: Kind) -> BoxedStrategy<Value> {
         Kind::Size => (0i128..=0x7fff_ffff_ffff_ffff).prop_map(Value::Number).boxed(),
         Kind::Bool => (0i128..=1).prop_map(Value::Number).boxed(),
         Kind::Flags(table) => bits(table),
-        Kind::Release => words(RELEASES.iter().map(|release| release.name).collect()),
+        Kind::Release => words(ReleaseId::names().collect()),
         Kind::Word(known) => words(known.to_vec()),
         Kind::Quirks => words(Quirk::ALL.iter().map(|quirk| quirk.name()).collect()),
     }

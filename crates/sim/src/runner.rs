@@ -3,6 +3,7 @@
 mod calls;
 mod contents;
 mod expect;
+mod posted;
 mod power;
 
 use std::collections::BTreeMap;
@@ -133,7 +134,21 @@ impl Runner<'_> {
         let answer = self.perform(process, pid, call);
         self.record_call(process, pid, shown, &answer);
         self.judge(call, &answer);
+        self.after_panic();
         Ok(())
+    }
+
+    /// A posted design may stop its kernel inside a call: a crash kernel boots, or the machine is down.
+    fn after_panic(&mut self) {
+        let report = self.on().take_crashed();
+        if report.is_some() || self.on().kernel().is_none() {
+            self.forget();
+        }
+        if let Some(report) = report {
+            self.records
+                .push(Record::Machine { action: String::from("the kernel panics; the crash kernel boots") });
+            self.booted(report);
+        }
     }
 
     /// The process, started at its first step; `None` while the machine is down.

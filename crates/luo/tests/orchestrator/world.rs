@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use luosim_abi::KResult;
+use luosim_abi::extensible::UserMemory;
 use luosim_abi::release::ReleaseId;
 use luosim_kho::log::KernelLog;
 use luosim_kho::scratch::ScratchSpec;
@@ -43,7 +44,7 @@ impl Host for World {
 /// A process whose memory is one structure and whose descriptor *n* is file *n*.
 struct Process(Vec<u8>);
 
-impl Caller for Process {
+impl UserMemory for Process {
     fn read(&self, addr: u64, buf: &mut [u8]) -> KResult<()> {
         let at = usize::try_from(addr).expect("small");
         buf.copy_from_slice(&self.0[at..at + buf.len()]);
@@ -55,7 +56,9 @@ impl Caller for Process {
         self.0[at..at + bytes.len()].copy_from_slice(bytes);
         Ok(())
     }
+}
 
+impl Caller for Process {
     fn reserve_fd(&mut self) -> KResult<i32> {
         Ok(0)
     }

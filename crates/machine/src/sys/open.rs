@@ -45,6 +45,9 @@ impl Machine {
 
     /// The first open listed what came: what is missing, or unreadable, is lost.
     pub(crate) fn after_device_open<T>(&mut self, result: &KResult<T>) {
+        if self.kernel().is_none_or(|kernel| kernel.control.is_some()) {
+            return;
+        }
         let Some(ledger) = &mut self.ledger else { return };
         match result {
             Ok(_) => ledger.listed("not found among the incoming sessions"),
@@ -61,13 +64,16 @@ impl Machine {
         self.call(pid, |kernel| {
             let (process, _) = kernel.parts(pid)?;
             process.fds.check_room(1)?;
-            let file = process.fds.get(fd)?.file;
-            let kind = kernel.kind(file);
+            let (file, root) = (process.fds.get(fd)?.file, process.uid == 0);
+            let mut kind = kernel.kind(file);
             let path_only = open_flags & flags::PATH != 0;
             match kind {
                 FileKind::Shmem(inode) => kernel.core.files.inodes.get_ref(inode),
                 FileKind::Test(id) => kernel.core.files.tests.get_ref(id),
-                FileKind::Device if !path_only => kernel.luo.open_device(&mut kernel.core)?,
+                FileKind::Device | FileKind::Control(_) if !path_only => {
+                    let root = root || kernel.control.is_none();
+                    kind = kernel.open_device(root, open_flags & flags::EXCL != 0)?;
+                }
                 FileKind::Session(_)
                 | FileKind::EventFd
                 | FileKind::Epoll
@@ -265,6 +271,7 @@ impl Kernel {
             "/dev/zero" => FileKind::Zero,
             _ if self.drivers.by_path(path).is_some() => FileKind::Null,
             "/proc/self/status" | "/proc/cmdline" | "/proc/self/maps" => FileKind::Proc,
+            path if self.is_state_file(path) => FileKind::LuoState,
             "/tmp" | "/" | "/dev" | "/proc" if open_flags & flags::TMPFILE != flags::TMPFILE => {
                 FileKind::Directory
             }
@@ -279,6 +286,9 @@ impl Kernel {
         if kind == FileKind::Directory && open_flags & flags::ACCMODE != flags::RDONLY {
             return Err(Errno::EISDIR.because(format!("{path} is a directory")));
         }
+        if kind == FileKind::LuoState && open_flags & flags::ACCMODE != flags::RDONLY {
+            return Err(Errno::EACCES.because(format!("{path} is only read")));
+        }
         if path == TEST_PATH {
             return Ok(FileKind::Test(self.core.files.tests.create(TestFile::default())));
         }
@@ -289,7 +299,7 @@ impl Kernel {
     }
 
     fn resolve_device(&mut self, pid: Pid, open_flags: u32, made: bool) -> KResult<FileKind> {
-        if !self.luo.enabled() {
+        if !self.has_device() {
             return Err(
                 Errno::ENOENT.because("the live update orchestrator is off, so there is no device node")
             );
@@ -302,10 +312,10 @@ impl Kernel {
         }
         if open_flags & flags::PATH == 0 {
             let uid = self.parts(pid)?.0.uid;
-            if uid != 0 {
+            if uid != 0 && self.control.is_none() {
                 return Err(Errno::EACCES.because(format!("the device is for root alone; uid {uid}")));
             }
-            self.luo.open_device(&mut self.core)?;
+            return self.open_device(uid == 0, open_flags & flags::EXCL != 0);
         }
         Ok(FileKind::Device)
     }

@@ -85,6 +85,13 @@ impl Kernel {
                 self.driver_for(file, Errno::EINVAL)?.read(&mut self.core, file.object, at, buf)
             }
             FileKind::Null => Ok(0),
+            FileKind::LuoState => {
+                let text = self.state_text();
+                let from = usize::try_from(at).unwrap_or(usize::MAX).min(text.len());
+                let count = buf.len().min(text.len() - from);
+                buf[..count].copy_from_slice(&text.as_bytes()[from..from + count]);
+                Ok(count)
+            }
             FileKind::Zero => {
                 buf.fill(0);
                 Ok(buf.len())
@@ -325,6 +332,7 @@ impl Machine {
                 FileKind::Pipe => 0x5049_5045,
                 FileKind::Socket(_) => 0x534f_434b,
                 FileKind::Proc => 0x9fa0,
+                FileKind::LuoState => 0x6265_6572,
                 FileKind::HugetlbMemfd => 0x9584_58f6,
                 _ => 0x0102_1994,
             })
@@ -398,7 +406,8 @@ impl Kernel {
                     ..Stat::default()
                 }
             }
-            FileKind::Device => device_node(0o600, LIVEUPDATE_RDEV),
+            FileKind::Device | FileKind::Control(_) => device_node(0o600, LIVEUPDATE_RDEV),
+            FileKind::LuoState => Stat { size: 4096, ..other(S_IFREG | 0o444) },
             FileKind::Null => device_node(0o666, (1, 3)),
             FileKind::Zero => device_node(0o666, (1, 5)),
             FileKind::Session(_) | FileKind::EventFd | FileKind::Epoll => other(0o600),
@@ -422,7 +431,8 @@ impl Kernel {
             FileKind::Shmem(inode) => self.core.files.inodes.get(inode).link_text().into_bytes(),
             FileKind::Session(key) => {
                 let name =
-                    self.luo.session_name(key).unwrap_or_else(|| luosim_luo::SessionName::from_bytes(b""));
+                    self.posted().map_or_else(|| self.luo.session_name(key), |luo| luo.session_name(key));
+                let name = name.unwrap_or_else(|| luosim_luo::SessionName::from_bytes(b""));
                 if self.quirks.has(Quirk::ShortLinkText) && name.len() >= 39 {
                     let why =
                         format!("the kernel's buffer holds names of 38 bytes; this one has {}", name.len());
@@ -430,7 +440,8 @@ impl Kernel {
                 }
                 [b"anon_inode:[luo_session] ", name.as_bytes()].concat()
             }
-            FileKind::Device => b"/dev/liveupdate".to_vec(),
+            FileKind::Device | FileKind::Control(_) => b"/dev/liveupdate".to_vec(),
+            FileKind::LuoState => luosim_abi::posted::STATE_PATH.as_bytes().to_vec(),
             FileKind::Null => b"/dev/null".to_vec(),
             FileKind::Zero => b"/dev/zero".to_vec(),
             FileKind::EventFd => b"anon_inode:[eventfd]".to_vec(),

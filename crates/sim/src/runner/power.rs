@@ -1,5 +1,6 @@
 //! Booting, resetting and the jump.
 
+use luosim_abi::Errno;
 use luosim_abi::profile::Profile;
 use luosim_abi::quirk::Quirk;
 use luosim_abi::release::ReleaseId;
@@ -7,6 +8,7 @@ use luosim_luo::Stop;
 use luosim_machine::process::Pid;
 use luosim_machine::{BootOptions, BootReport, Machine, Outcome};
 use luosim_physmem::{PAGE_SIZE, PhysAddr, PhysMem};
+use luosim_posted::subsystem::{Callback, Fault};
 use luosim_scenario::{Call, Op};
 
 use super::{Look, RunError, Runner, beside};
@@ -18,9 +20,16 @@ fn quirks(call: &Call, name: &str) -> Vec<Quirk> {
     text.split('|').filter_map(|quirk| Quirk::from_name(quirk.trim())).collect()
 }
 
+fn subsystem_fault(call: &Call) -> Fault {
+    let callback = if call.text("in") == Some("freeze") { Callback::Freeze } else { Callback::Prepare };
+    let errno = call.text("errno").and_then(Errno::from_name).unwrap_or(Errno::EIO);
+    let times = call.u64("times").and_then(|times| u32::try_from(times).ok()).unwrap_or(1);
+    Fault { callback, errno, times }
+}
+
 impl Runner<'_> {
     pub(super) fn boot_options(&self, call: &Call) -> (ReleaseId, BootOptions) {
-        let named = call.text("release").and_then(ReleaseId::from_name);
+        let named = call.text("release").and_then(ReleaseId::named);
         let release = self.options.release.or(named).unwrap_or(ReleaseId::V7_3);
         let mut options = BootOptions { quirks_on: quirks(call, "quirks-on"), ..BootOptions::default() };
         options.quirks_off = quirks(call, "quirks-off");
@@ -57,7 +66,7 @@ impl Runner<'_> {
             }
             Op::BootImage => self.boot_image(call)?,
             Op::RetrieveAll => self.retrieve_all(call)?,
-            Op::FailAlloc | Op::StopReboot | Op::Poke => self.machine_fault(call)?,
+            Op::FailAlloc | Op::StopReboot | Op::Poke | Op::FailSubsystem => self.machine_fault(call)?,
             Op::Remember | Op::ExpectUnchanged | Op::ExpectSound | Op::ExpectFrames | Op::ExpectCalls => {
                 self.machine()?;
                 self.expect_inside(call);
@@ -77,6 +86,9 @@ impl Runner<'_> {
         };
         let machine = self.machine()?;
         let told = match call.op {
+            Op::FailSubsystem => {
+                machine.fail_subsystem(call.text("name").unwrap_or(""), subsystem_fault(call))
+            }
             Op::FailAlloc => machine.fail_alloc(number("nth", 1), number("times", 1)),
             Op::StopReboot => {
                 let panics = call.text("how") == Some("panic");
@@ -97,7 +109,7 @@ impl Runner<'_> {
         Ok(())
     }
 
-    fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.pids.clear();
         self.labels.clear();
     }
@@ -107,7 +119,7 @@ impl Runner<'_> {
         self.booted(report);
     }
 
-    fn booted(&mut self, report: BootReport) {
+    pub(super) fn booted(&mut self, report: BootReport) {
         self.forget();
         let (blocks, pages) = match report.outcome {
             Outcome::Handover { blocks, pages } => (blocks, pages),
