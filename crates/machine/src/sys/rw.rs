@@ -81,7 +81,9 @@ impl Kernel {
         match self.kind(file) {
             FileKind::Shmem(inode) => Ok(self.core.files.inodes.get(inode).read_at(&self.core.ram, at, buf)),
             FileKind::Test(id) => Ok(self.core.files.tests.get(id).read_at(at, buf)),
-            FileKind::Driver(file) => self.driver(file).read(&mut self.core, file.object, at, buf),
+            FileKind::Driver(file) => {
+                self.driver_for(file, Errno::EINVAL)?.read(&mut self.core, file.object, at, buf)
+            }
             FileKind::Null => Ok(0),
             FileKind::LuoState => {
                 let text = self.state_text();
@@ -107,7 +109,9 @@ impl Kernel {
                 core.files.inodes.get_mut(inode).write_at(&mut core.ram, at, bytes, window)
             }
             FileKind::Test(id) => self.core.files.tests.get_mut(id).write_at(at, bytes),
-            FileKind::Driver(file) => self.driver(file).write(&mut self.core, file.object, at, bytes),
+            FileKind::Driver(file) => {
+                self.driver_for(file, Errno::EINVAL)?.write(&mut self.core, file.object, at, bytes)
+            }
             FileKind::Null | FileKind::Zero => Ok(bytes.len()),
             kind => Err(wrong(kind, Errno::EINVAL, "written")),
         }
@@ -447,7 +451,7 @@ impl Kernel {
             FileKind::Proc => b"/proc/self/status".to_vec(),
             FileKind::Directory => b"/tmp".to_vec(),
             FileKind::Foreign => b"(outside)".to_vec(),
-            FileKind::Driver(file) => self.driver(file).path().as_bytes().to_vec(),
+            FileKind::Driver(file) => self.driver_text(file).into_bytes(),
             FileKind::HugetlbMemfd => b"/memfd: (deleted)".to_vec(),
             FileKind::Test(_) => TEST_PATH.as_bytes().to_vec(),
         })
