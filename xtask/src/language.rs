@@ -12,7 +12,7 @@ const HEAD: &str = "\
 # The scenario language
 
 A scenario is a [KDL 2](https://kdl.dev) document: a `scenario` node with a name and `about`, an optional `machine` node with
-`memory`, and steps in order. Steps of a process stand in a block `process NAME { … }`; a process starts at its first
+`memory` and `profile`, and steps in order. Steps of a process stand in a block `process NAME { … }`; a process starts at its first
 step. `as=` gives a descriptor a label, by which later steps of the process (and of children it forks later) name it. After a
 kexec or reset all processes and labels are gone.
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::mem::{offset_of, size_of};
 use std::path::{Path, PathBuf};
 
+use luosim_abi::devices::{guest_memfd, iommu, iommufd, kvm, pci, vfio};
 use luosim_abi::ioctl::{self, Command};
 use luosim_abi::kho::geometry::Geometry;
 use luosim_abi::kho::{self, v1, v3, v4, vmalloc};
@@ -38,11 +39,20 @@ documented! {
     little_endian::I32 = "i32",
     big_endian::U32 = "be32",
     vmalloc::Descriptor = "bytes[16]",
+    iommu::ObjectHeader = "bytes[8]",
+    iommu::DevMapSer = "bytes[24]",
+    iommu::IommuHwSer = "bytes[24]",
 }
 
 impl<const N: usize> Documented for [u8; N] {
     fn kind() -> String {
         format!("char[{N}]")
+    }
+}
+
+impl<const N: usize> Documented for [little_endian::U32; N] {
+    fn kind() -> String {
+        format!("u32 × {N}")
     }
 }
 
@@ -194,8 +204,78 @@ fn posted_layouts() -> Vec<Layout> {
     ]
 }
 
+fn pci_layouts() -> Vec<Layout> {
+    vec![
+        layout!("devices::pci::PciSer", pci::PciSer, version nr_devices first_block),
+        layout!("devices::pci::PciDevSer", pci::PciDevSer, domain bdf refcount),
+    ]
+}
+
+fn iommu_layouts() -> Vec<Layout> {
+    vec![
+        layout!("devices::iommu::IommuFlbSer", iommu::IommuFlbSer, version hw_array domain_array device_array),
+        layout!("devices::iommu::ArrayHeader", iommu::ArrayHeader, next nr_objects),
+        layout!("devices::iommu::ObjectHeader", iommu::ObjectHeader, ref_count flags),
+        layout!("devices::iommu::IommuDomainSer", iommu::IommuDomainSer, header top_table top_level vasz sign_extend restored_domain),
+        layout!("devices::iommu::DevMapSer", iommu::DevMapSer, attachment_id domain iommu),
+        layout!("devices::iommu::IommuDeviceSer", iommu::IommuDeviceSer, header devid pci_domain_nr dev_map),
+        layout!("devices::iommu::IommuHwSer", iommu::IommuHwSer, header token kind),
+        layout!("devices::iommu::SimHwSer", iommu::SimHwSer, hw root_table),
+    ]
+}
+
+fn iommufd_layouts() -> Vec<Layout> {
+    vec![
+        layout!("devices::iommufd::HwptSer", iommufd::HwptSer, domain token reclaimed padding),
+        layout!("devices::iommufd::IommufdSer", iommufd::IommufdSer, nr_hwpts),
+        layout!("devices::iommufd::MarkPreserveArg", iommufd::MarkPreserveArg, size hwpt_id hwpt_token),
+        layout!("devices::iommufd::RestoreArg", iommufd::RestoreArg, size out_pt_id hwpt_token),
+    ]
+}
+
+fn vfio_layouts() -> Vec<Layout> {
+    vec![
+        layout!("devices::vfio::VfioPciSer", vfio::VfioPciSer, domain bdf),
+        layout!("devices::vfio::VfioPciSerV1", vfio::VfioPciSerV1, bdf domain reset_works iommufd_token),
+        layout!("devices::vfio::VfioPciSerV2", vfio::VfioPciSerV2, domain bdf reset_works iommufd_token),
+        layout!("devices::vfio::VfioPciSerFull", vfio::VfioPciSerFull, bdf cfg_size permissions config bars reset_works saved_state),
+    ]
+}
+
+fn kvm_layouts() -> Vec<Layout> {
+    vec![
+        layout!("devices::kvm::VmSer", kvm::VmSer, kind),
+        layout!("devices::kvm::VmSerRfc", kvm::VmSerRfc, kind nr_mem_attrs mem_attrs),
+        layout!("devices::kvm::MemAttr", kvm::MemAttr, gfn attributes),
+        layout!("devices::kvm::VmSerTables", kvm::VmSerTables, kind tables),
+        layout!("devices::kvm::FolioList", kvm::FolioList, nr),
+        layout!("devices::kvm::VcpuSer", kvm::VcpuSer, vcpu_id flags vm_token arch_state control_block),
+        layout!("devices::kvm::CaretakerBlock", kvm::CaretakerBlock, state pcpu vcpu_id reserved telemetry),
+        layout!("devices::kvm::Telemetry", kvm::Telemetry, runs exits stalls last_reason last_rip stall_reason stall_rip),
+    ]
+}
+
+fn guest_memfd_layouts() -> Vec<Layout> {
+    vec![
+        layout!("devices::guest_memfd::GuestMemfdSer", guest_memfd::GuestMemfdSer, size flags nr_folios vm_token folios),
+        layout!("devices::guest_memfd::GuestFolio", guest_memfd::GuestFolio, word index),
+    ]
+}
+
+fn device_layouts() -> Vec<Layout> {
+    let of = [
+        pci_layouts(),
+        iommu_layouts(),
+        iommufd_layouts(),
+        vfio_layouts(),
+        kvm_layouts(),
+        guest_memfd_layouts(),
+    ];
+    of.into_iter().flatten().collect()
+}
+
 fn layouts() -> Vec<Layout> {
-    [kho_layouts(), luo_layouts(), other_layouts(), posted_layouts()].into_iter().flatten().collect()
+    [kho_layouts(), luo_layouts(), other_layouts(), device_layouts(), posted_layouts()].into_iter().flatten().collect()
 }
 
 fn folder(of: &str) -> PathBuf {

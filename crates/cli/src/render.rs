@@ -84,6 +84,8 @@ fn line(record: &Record, detail: Detail) -> String {
             }
             text
         }
+        Record::Assumed { .. } if detail.explain => String::new(),
+        Record::Assumed { name, what } => format!("      {} {name}: {what}\n", paint(WARN, "assumed")),
         Record::Machine { action } => format!("{}\n", paint(BOLD, &format!("== {action}"))),
         Record::Expected { what } if !detail.explain => format!("    {} {what}\n", paint(GOOD, "ok")),
         Record::Expected { .. } => String::new(),

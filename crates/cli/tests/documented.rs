@@ -220,7 +220,7 @@ fn the_chapter_on_posted_designs_is_true() {
 
 #[test]
 fn the_chapter_on_exploring_is_true() {
-    assert_eq!(check_page("docs/explore.md"), 6);
+    assert_eq!(check_page("docs/explore.md"), 7);
 }
 
 #[test]

@@ -17,7 +17,7 @@ pub mod shmem;
 mod socket;
 pub mod test_file;
 
-pub use file::{FileKind, FileTable, OpenFile, flags};
+pub use file::{DriverFile, DriverId, FileKind, FileTable, OpenFile, flags};
 pub use page_cache::{Folio, PageCache};
 pub use shmem::{InodeId, InodeTable, Shmem, ShmemKind};
 pub use socket::SocketEnd;

@@ -7,7 +7,7 @@
 //! check their order.
 
 use luosim_abi::{Errno, KResult};
-use luosim_luo::{FileHandler, FileId, Host, Identity, RetrieveStatus};
+use luosim_luo::{Context, FileHandler, FileId, Host, Identity, RetrieveStatus};
 use luosim_physmem::{FrameUse, PAGE_SIZE, PhysAddr, PhysMem};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -322,49 +322,49 @@ impl<H: Host + HasFiles> FileHandler<H> for TestHandler {
         format!("test file {}", owned(host.files(), file).0)
     }
 
-    fn preserve(&self, host: &mut H, file: FileId) -> KResult<u64> {
-        Self::called(host, owned(host.files(), file), Callback::Preserve)?;
-        let (_, memory) = host.files_and_memory();
+    fn preserve(&self, cx: &mut Context<'_, H>, file: FileId) -> KResult<u64> {
+        Self::called(cx.host, owned(cx.host.files(), file), Callback::Preserve)?;
+        let (_, memory) = cx.host.files_and_memory();
         let page = memory.kho.alloc_preserve(memory.ram, PAGE_SIZE, FrameUse::HandlerData)?;
-        Self::write(host, file, page.raw());
+        Self::write(cx.host, file, page.raw());
         Ok(page.raw())
     }
 
-    fn unpreserve(&self, host: &mut H, file: FileId, data: u64) {
-        Self::say(host, owned(host.files(), file), "unpreserve");
-        let (_, memory) = host.files_and_memory();
+    fn unpreserve(&self, cx: &mut Context<'_, H>, file: FileId, data: u64) {
+        Self::say(cx.host, owned(cx.host.files(), file), "unpreserve");
+        let (_, memory) = cx.host.files_and_memory();
         memory.kho.unpreserve_free(memory.ram, PhysAddr::new(data));
     }
 
-    fn freeze(&self, host: &mut H, file: FileId, data: u64) -> KResult<u64> {
-        Self::called(host, owned(host.files(), file), Callback::Freeze)?;
-        Self::write(host, file, data);
+    fn freeze(&self, cx: &mut Context<'_, H>, file: FileId, data: u64) -> KResult<u64> {
+        Self::called(cx.host, owned(cx.host.files(), file), Callback::Freeze)?;
+        Self::write(cx.host, file, data);
         Ok(data)
     }
 
-    fn unfreeze(&self, host: &mut H, file: FileId, _data: u64) {
-        Self::say(host, owned(host.files(), file), "unfreeze");
+    fn unfreeze(&self, cx: &mut Context<'_, H>, file: FileId, _data: u64) {
+        Self::say(cx.host, owned(cx.host.files(), file), "unfreeze");
     }
 
-    fn retrieve(&self, host: &mut H, data: u64) -> KResult<FileId> {
-        Self::rebuild(host, data)
+    fn retrieve(&self, cx: &mut Context<'_, H>, data: u64) -> KResult<FileId> {
+        Self::rebuild(cx.host, data)
     }
 
-    fn can_finish(&self, host: &mut H, _status: RetrieveStatus, data: u64) -> bool {
-        let (_, memory) = host.files_and_memory();
-        let Ok(saved) = read(&memory.ram.mem, data) else { return true };
+    fn can_finish(&self, cx: &mut Context<'_, H>, _status: RetrieveStatus, data: u64) -> Result<(), String> {
+        let (_, memory) = cx.host.files_and_memory();
+        let Ok(saved) = read(&memory.ram.mem, data) else { return Ok(()) };
         let mut fault = Fault { times: saved.can_finish_times.get(), ..Fault::NONE };
-        let fails = fault.take();
-        if fails {
+        if fault.take() {
             let left = Saved { can_finish_times: fault.times.into(), ..saved };
             memory.ram.mem.write_obj(PhysAddr::new(data), &left).expect("it was read there");
             memory.log.info("luosim_test: can_finish: fails");
+            return Err(String::from("the test file was told to fail in can_finish"));
         }
-        !fails
+        Ok(())
     }
 
-    fn finish(&self, host: &mut H, _status: RetrieveStatus, data: u64) {
-        let (_, memory) = host.files_and_memory();
+    fn finish(&self, cx: &mut Context<'_, H>, _status: RetrieveStatus, data: u64) {
+        let (_, memory) = cx.host.files_and_memory();
         memory.log.info("luosim_test: finish");
         if !memory.kho.restore_free(memory.ram, PhysAddr::new(data)) {
             memory.log.warn(format!("luosim_test: the structure at {data:#x} is not preserved"));

@@ -92,6 +92,8 @@ const NAME_HEX: Param = opt("hex", Kind::Hex, "the name as hexadecimal digits, i
 const CMDLINE: Param = opt("cmdline", Kind::Text, "kernel command line; default `kho=on liveupdate=on`");
 const QUIRKS_ON: Param = opt("quirks-on", Kind::Quirks, "quirks switched on besides the release's");
 const QUIRKS_OFF: Param = opt("quirks-off", Kind::Quirks, "quirks of the release switched off");
+const PROFILES: Kind = Kind::Word(&["mainline", "next", "posted-2026", "target"]);
+const PROFILE: Param = opt("profile", PROFILES, "file types beside the release's; default the machine's");
 const RELEASE: Param = pos("release", Kind::Release, "the release");
 const FATES: Kind = Kind::Word(&["retrieved", "finished", "preserved", "lost"]);
 const OUTCOMES: Kind = Kind::Word(&["handover", "cold", "luo-off", "returned", "panic"]);
@@ -126,8 +128,8 @@ macro_rules! operations {
 }
 
 operations! {
-    Boot "boot" machine "powers the machine on and boots a release cold" [RELEASE, CMDLINE, QUIRKS_ON, QUIRKS_OFF];
-    ColdReset "cold-reset" machine "power off and on: memory is lost" [RELEASE, CMDLINE, QUIRKS_ON, QUIRKS_OFF];
+    Boot "boot" machine "powers the machine on and boots a release cold" [RELEASE, CMDLINE, QUIRKS_ON, QUIRKS_OFF, PROFILE];
+    ColdReset "cold-reset" machine "power off and on: memory is lost" [RELEASE, CMDLINE, QUIRKS_ON, QUIRKS_OFF, PROFILE];
     Crash "crash" machine "the kernel panics; the crash kernel boots if one is loaded, or else the machine is down" [];
     BootImage "boot-image" machine "boots a release on handover memory recorded from a real kernel"
         [pos("directory", Kind::Text, "folder with ram.zst and manifest.json, beside the scenario file"), must("release", Kind::Release, "the release"), CMDLINE, QUIRKS_ON, QUIRKS_OFF];
@@ -169,6 +171,10 @@ operations! {
     Close "close" process "close(2)" [FD];
     CloseInReboot "close-in-reboot" process "close(2) while the next reboot is at a point of its serialisation; kernels let it wait for the end"
         [FD, must("point", U32, "where, as in `stop-reboot`")];
+    WriteInReboot "write-in-reboot" process "pwrite(2) to a memory file while the next reboot is at a point of its serialisation"
+        [FD, must("at", Kind::Size, "offset"), LEN, SEED, TEXT, HEX, must("point", U32, "where, as in `stop-reboot`")];
+    SeekInReboot "seek-in-reboot" process "lseek(2) of a memory file while the next reboot is at a point of its serialisation"
+        [FD, must("offset", Kind::Size, "the position"), must("point", U32, "where, as in `stop-reboot`")];
     Dup "dup" process "dup(2)" [FD, AS];
     Dup2 "dup2" process "dup2(2) onto another open descriptor" [FD, pos("onto", Kind::Fd, "the descriptor that is replaced")];
     SetCloexec "set-cloexec" process "fcntl(F_SETFD)" [FD, pos("on", Kind::Bool, "whether exec closes it")];
@@ -231,7 +237,7 @@ operations! {
         [FD, pos("cmd", U32, "the command number"), opt("arg", Kind::Hex, "bytes of the argument; without it the pointer is NULL"),
          opt("readonly", Kind::Bool, "the argument lies in read-only memory"), opt("truncated", Kind::Bool, "memory ends right after the bytes"), opt("reply", Kind::Hex, "bytes that must stand there afterwards")];
 
-    KexecLoad "kexec-load" process "kexec_file_load(2)" [RELEASE, CMDLINE, QUIRKS_ON, QUIRKS_OFF, opt("old", Kind::Bool, "by kexec_load(2), which passes no handover on"),
+    KexecLoad "kexec-load" process "kexec_file_load(2)" [RELEASE, CMDLINE, QUIRKS_ON, QUIRKS_OFF, PROFILE, opt("old", Kind::Bool, "by kexec_load(2), which passes no handover on"),
          opt("preserve-context", Kind::Bool, "by kexec_load(2) with KEXEC_PRESERVE_CONTEXT: the reboot comes back"), opt("crash", Kind::Bool, "as the crash kernel, which a `crash` boots")];
     KexecUnload "kexec-unload" process "unloads the image" [];
     KhoFinalize "kho-finalize" process "writes to KHO's finalize file (6.16 to 7.0)" [opt("value", U64, "default 1")];

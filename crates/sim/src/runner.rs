@@ -9,12 +9,13 @@ mod power;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use luosim_abi::profile::Profile;
 use luosim_abi::release::ReleaseId;
 use luosim_abi::{KResult, Refusal};
 use luosim_kho::BootParams;
 use luosim_machine::process::Pid;
 use luosim_machine::sys::MapId;
-use luosim_machine::{BootReport, Machine};
+use luosim_machine::{BootOptions, BootReport, Machine};
 use luosim_physmem::PhysMem;
 use luosim_scenario::{Call, Op, Scenario, Step, Value};
 
@@ -27,6 +28,8 @@ use crate::transcript::{LedgerLine, Record, Report, VERSION, ledger_lines};
 pub struct Options {
     /// Runs every kernel of the scenario with this release instead of its own.
     pub release: Option<ReleaseId>,
+    /// Gives every kernel of the scenario these file types instead of its own.
+    pub profile: Option<Profile>,
     /// Folder that image paths start from.
     pub base: PathBuf,
     /// Folder for the memory and manifest at each kexec.
@@ -46,6 +49,7 @@ struct Runner<'a> {
     options: &'a Options,
     machine: Option<Machine>,
     memory: u64,
+    profile: Profile,
     pids: BTreeMap<String, Pid>,
     labels: BTreeMap<String, Labels>,
     records: Vec<Record>,
@@ -68,6 +72,7 @@ pub fn run(scenario: &Scenario, options: &Options) -> Result<Report, String> {
         options,
         machine: None,
         memory: scenario.memory,
+        profile: options.profile.unwrap_or(scenario.profile),
         pids: BTreeMap::new(),
         labels: BTreeMap::new(),
         records: Vec::new(),
@@ -105,7 +110,8 @@ impl Runner<'_> {
             let memory = PhysMem::anonymous(self.memory).map_err(|error| error.to_string())?;
             self.machine = Some(Machine::new(memory));
             let release = self.options.release.unwrap_or(ReleaseId::V7_3);
-            self.boot_cold(release, &luosim_machine::BootOptions::default());
+            let options = BootOptions { profile: self.profile, ..BootOptions::default() };
+            self.boot_cold(release, &options);
         }
         Ok(self.machine.as_mut().expect("made above"))
     }
@@ -174,6 +180,15 @@ impl Runner<'_> {
             errno: refusal.map(|refusal| refusal.errno.name().to_owned()),
             reason: refusal.map(|refusal| refusal.reason.to_string()),
         });
+        self.record_assumed();
+    }
+
+    /// What the last call or boot rested on and nobody has published.
+    fn record_assumed(&mut self) {
+        for assumption in self.on().take_assumed() {
+            let (name, what) = (assumption.name().to_owned(), assumption.describe().to_owned());
+            self.records.push(Record::Assumed { name, what });
+        }
     }
 
     /// Compares the outcome of a call with what the step expects.

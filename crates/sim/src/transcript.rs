@@ -66,6 +66,13 @@ pub enum Record {
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
+    /// What the record before this one rests on and nobody has published: it is worth no more.
+    Assumed {
+        /// Its name.
+        name: String,
+        /// The rule.
+        what: String,
+    },
     /// Something done to the machine from outside.
     Machine {
         /// What.

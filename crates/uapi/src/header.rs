@@ -8,9 +8,10 @@
 //! caller gives the text of a header by its path), function bodies, and what a compiler would say of them.
 
 mod doc;
+mod ioctls;
 mod items;
 mod layout;
-mod preprocess;
+pub(crate) mod preprocess;
 mod read;
 mod scope;
 mod token;
@@ -20,12 +21,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use doc::Doc;
+pub use ioctls::{Ioctl, Transfer, ioctls, structure};
 pub use items::{Enumeration, Enumerator, Header, Macro, Member, Problem, Record, Span};
 pub use layout::{Hole, Layout, Placed, flatten, layout};
 pub use scope::Scope;
 pub use types::{Plain, Room, Tag, Target, Type, Width};
 
-pub(crate) use preprocess::comment_before;
 pub(crate) use scope::{arguments, bracketed, show_all, type_of};
 pub(crate) use token::{Token, tokens};
 

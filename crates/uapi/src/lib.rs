@@ -3,4 +3,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod collide;
+pub mod diff;
 pub mod header;
+pub mod interface;
+pub mod lint;
+pub mod registry;

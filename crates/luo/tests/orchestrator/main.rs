@@ -2,5 +2,6 @@
 
 mod flb;
 mod freeze;
+mod needs;
 mod recorder;
 mod world;

@@ -81,6 +81,9 @@ impl Kernel {
         match self.kind(file) {
             FileKind::Shmem(inode) => Ok(self.core.files.inodes.get(inode).read_at(&self.core.ram, at, buf)),
             FileKind::Test(id) => Ok(self.core.files.tests.get(id).read_at(at, buf)),
+            FileKind::Driver(file) => {
+                self.driver_for(file, Errno::EINVAL)?.read(&mut self.core, file.object, at, buf)
+            }
             FileKind::Null => Ok(0),
             FileKind::LuoState => {
                 let text = self.state_text();
@@ -106,6 +109,9 @@ impl Kernel {
                 core.files.inodes.get_mut(inode).write_at(&mut core.ram, at, bytes, window)
             }
             FileKind::Test(id) => self.core.files.tests.get_mut(id).write_at(at, bytes),
+            FileKind::Driver(file) => {
+                self.driver_for(file, Errno::EINVAL)?.write(&mut self.core, file.object, at, bytes)
+            }
             FileKind::Null | FileKind::Zero => Ok(bytes.len()),
             kind => Err(wrong(kind, Errno::EINVAL, "written")),
         }
@@ -429,6 +435,7 @@ impl Kernel {
             FileKind::Directory => other(S_IFDIR | 0o755),
             // Outside programs ask the host.
             FileKind::Foreign => other(0),
+            FileKind::Driver(_) => other(S_IFCHR | 0o600),
             FileKind::HugetlbMemfd => other(S_IFREG | 0o777),
             FileKind::Test(id) => {
                 let size = step(self.core.files.tests.get(id).contents().len());
@@ -462,6 +469,7 @@ impl Kernel {
             FileKind::Proc => b"/proc/self/status".to_vec(),
             FileKind::Directory => b"/tmp".to_vec(),
             FileKind::Foreign => b"(outside)".to_vec(),
+            FileKind::Driver(file) => self.driver_text(file).into_bytes(),
             FileKind::HugetlbMemfd => b"/memfd: (deleted)".to_vec(),
             FileKind::Test(_) => TEST_PATH.as_bytes().to_vec(),
         })

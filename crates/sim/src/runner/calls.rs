@@ -4,7 +4,7 @@ use luosim_abi::{Errno, KResult};
 use luosim_files::FileKind;
 use luosim_files::shmem::{Seals, Whence};
 use luosim_files::test_file::{Callback, Fault};
-use luosim_machine::faults::Argument;
+use luosim_machine::faults::{Argument, Intrusion};
 use luosim_machine::process::Pid;
 use luosim_machine::{ImageKind, address_space::Protection};
 use luosim_scenario::{Call, Op};
@@ -194,8 +194,7 @@ impl Runner<'_> {
             Some(at) => at,
             None => self.on().lseek(pid, fd, 0, Whence::Cur).unwrap_or(0),
         };
-        let mut bytes = vec![0; usize::try_from(contents.len().min(1 << 30)).expect("at most a gibibyte")];
-        contents.fill(0, start, &mut bytes);
+        let bytes = contents.bytes(start);
         let written = match at {
             Some(at) => self.on().pwrite(pid, fd, &bytes, at)?,
             None => self.on().write(pid, fd, &bytes)?,
@@ -350,8 +349,9 @@ impl Runner<'_> {
         let socket = self.fd(process, call, "socket");
         let machine = self.on();
         match call.op {
-            Op::CloseInReboot => {
-                machine.close_in_reboot(pid, fd, u32_of(call, "point", 0));
+            Op::CloseInReboot | Op::WriteInReboot | Op::SeekInReboot => {
+                let intrusion = intrusion(call).ok_or_else(|| missing(call, "text"))?;
+                machine.intrude_in_reboot(pid, fd, u32_of(call, "point", 0), intrusion);
                 return Ok(0);
             }
             Op::Fault => machine.set_fault(pid, fd, callback(call), fault(call))?,
@@ -379,6 +379,18 @@ impl Runner<'_> {
         }
         Ok(0)
     }
+}
+
+/// What somebody does while a reboot serialises; none without contents to write.
+fn intrusion(call: &Call) -> Option<Intrusion> {
+    Some(match call.op {
+        Op::WriteInReboot => {
+            let (contents, at) = (Contents::of(call, None)?, call.u64("at").unwrap_or(0));
+            Intrusion::Write(at, contents.bytes(at))
+        }
+        Op::SeekInReboot => Intrusion::Seek(call.u64("offset").unwrap_or(0)),
+        _ => Intrusion::Close,
+    })
 }
 
 fn image_kind(call: &Call) -> ImageKind {

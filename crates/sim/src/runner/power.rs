@@ -1,6 +1,7 @@
 //! Booting, resetting and the jump.
 
 use luosim_abi::Errno;
+use luosim_abi::profile::Profile;
 use luosim_abi::quirk::Quirk;
 use luosim_abi::release::ReleaseId;
 use luosim_luo::Stop;
@@ -32,6 +33,8 @@ impl Runner<'_> {
         let release = self.options.release.or(named).unwrap_or(ReleaseId::V7_3);
         let mut options = BootOptions { quirks_on: quirks(call, "quirks-on"), ..BootOptions::default() };
         options.quirks_off = quirks(call, "quirks-off");
+        let profile = call.text("profile").and_then(Profile::from_name);
+        options.profile = self.options.profile.or(profile).unwrap_or(self.profile);
         if let Some(cmdline) = call.text("cmdline") {
             cmdline.clone_into(&mut options.cmdline);
         }
@@ -132,6 +135,7 @@ impl Runner<'_> {
             log: report.log.lines.iter().map(|line| line.text.clone()).collect(),
         });
         self.last_boot = Some(report);
+        self.record_assumed();
     }
 
     fn boot_image(&mut self, call: &Call) -> Result<(), RunError> {

@@ -116,6 +116,8 @@ pub struct Header {
     pub includes: Vec<(String, Span)>,
     /// What was not understood.
     pub problems: Vec<Problem>,
+    /// Bits of members: where the colon stands, and the expression.
+    pub(crate) bits: Vec<(usize, Span)>,
     /// Macros that are defined at the end, by name.
     defined: BTreeMap<String, usize>,
     /// Values of enumerators, or why they have none.
@@ -137,6 +139,12 @@ impl Header {
 
     pub(crate) fn forget_macro(&mut self, name: &str) {
         self.defined.remove(name);
+    }
+
+    /// The expression of the bits whose colon stands in this part.
+    pub(crate) fn bits_between(&self, start: usize, end: usize) -> Option<Span> {
+        let index = self.bits.partition_point(|(colon, _)| *colon < start);
+        self.bits.get(index).filter(|(colon, _)| *colon < end).map(|(_, span)| span.clone())
     }
 
     /// The macro with this name.

@@ -76,7 +76,7 @@ impl<'a> Preprocessor<'a> {
             self.problem("the text ends inside #if", end..end);
         }
         member_macros(&mut self.blanked);
-        unnamed_bits(&mut self.blanked);
+        self.header.bits = bits(&mut self.blanked);
         let blanked = String::from_utf8(self.blanked)
             .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
         (self.header, self.closure, blanked)
@@ -291,24 +291,46 @@ fn member_macros(text: &mut [u8]) {
     }
 }
 
-/// The name that bits without one are given, in the space before their colon: the grammar wants a name.
+/// The name that bits without one are given in place of their colon: the grammar wants a name.
 pub(crate) const UNNAMED: &str = "_";
 
-fn unnamed_bits(text: &mut [u8]) {
-    let mut start = 0;
-    for at in 1..text.len() {
+/// Takes the bits out of members, `a : 3, b : 5`, of which the grammar knows only the simplest form. Gives for each the
+/// place of its colon and its expression.
+fn bits(text: &mut [u8]) -> Vec<(usize, Span)> {
+    let mut found = Vec::new();
+    let (mut start, mut part, mut at) = (0, 0, 0);
+    while at < text.len() {
         match text[at] {
-            b';' | b'{' | b'}' => start = at + 1,
-            b':' if text[at - 1].is_ascii_whitespace() => {
-                let before = String::from_utf8_lossy(&text[start..at]).into_owned();
+            b';' | b'{' | b'}' => (start, part) = (at + 1, at + 1),
+            b',' => part = at + 1,
+            b':' if is_member(&text[start..at]) => {
+                let end = text[at..].iter().position(|byte| matches!(byte, b',' | b';' | b'}'));
+                let end = end.map_or(text.len(), |length| at + length);
+                let end = find(&text[at..end], b"__attribute").map_or(end, |length| at + length);
+                let before = String::from_utf8_lossy(&text[part..at]).into_owned();
                 let words: Vec<&str> = before.split_whitespace().collect();
-                if Plain::worded(&words).is_some() {
-                    text[at - 1] = UNNAMED.as_bytes()[0];
+                found.push((at, at + 1..end));
+                fill(&mut text[at..end]);
+                if part == start && Plain::worded(&words).is_some() {
+                    text[at] = UNNAMED.as_bytes()[0];
                 }
+                at = end;
+                continue;
             }
             _ => {}
         }
+        at += 1;
     }
+    found
+}
+
+/// Whether a statement that goes on with a colon may be a member: `__u32 a`, and not a label or a choice.
+fn is_member(statement: &[u8]) -> bool {
+    let statement = statement.trim_ascii();
+    let good =
+        |byte: &u8| byte.is_ascii_alphanumeric() || byte.is_ascii_whitespace() || matches!(byte, b'_' | b',');
+    let label = [&b"case"[..], b"default"].iter().any(|word| statement.starts_with(word));
+    !label && statement.iter().all(good) && statement.iter().any(u8::is_ascii_alphabetic)
 }
 
 fn rewrite(text: &mut [u8], name: Range<usize>, which: &[u8]) {

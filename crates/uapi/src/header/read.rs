@@ -257,16 +257,13 @@ impl Walk<'_> {
         let Some(of) = node.child_by_field_name("type") else { return };
         let base = self.of(of, node, depth + 1);
         let attributes = self.attributes(node);
-        let bits = children(node).into_iter().filter(|child| child.kind() == "bitfield_clause");
-        let mut bits: Vec<Node<'_>> = bits.collect();
         let declarators = fields(node, "declarator");
         if declarators.is_empty() {
-            let bits = bits.pop().map(|clause| clause.start_byte() + 1..clause.end_byte());
             let span = node.byte_range();
             members.push(Member {
                 name: None,
                 of: base,
-                bits,
+                bits: None,
                 aligned: attributes.aligned,
                 name_span: span.clone(),
                 span,
@@ -275,8 +272,7 @@ impl Walk<'_> {
         }
         for (index, declarator) in declarators.iter().enumerate() {
             let next = declarators.get(index + 1).map_or(node.end_byte(), Node::start_byte);
-            let own = |clause: &&Node<'_>| (declarator.end_byte()..next).contains(&clause.start_byte());
-            let clause = bits.iter().find(own);
+            let bits = self.header.bits_between(declarator.start_byte(), next);
             let (name, of) = self.declarator(*declarator, base.clone());
             let named = name.filter(|(name, span)| name != UNNAMED || self.header.at(span) == UNNAMED);
             let (name, name_span) =
@@ -284,7 +280,7 @@ impl Walk<'_> {
             members.push(Member {
                 name,
                 of,
-                bits: clause.map(|clause| clause.start_byte() + 1..clause.end_byte()),
+                bits,
                 aligned: attributes.aligned.clone(),
                 span: node.byte_range(),
                 name_span,

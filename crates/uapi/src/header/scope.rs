@@ -68,13 +68,20 @@ impl<'a> Scope<'a> {
     }
 
     /// The structure or union with this tag.
-    pub(crate) fn find_record(&self, tag: Tag, name: &str) -> Option<(&'a Header, &'a Record)> {
+    #[must_use]
+    pub fn find_record(&self, tag: Tag, name: &str) -> Option<(&'a Header, &'a Record)> {
         self.headers().find_map(|header| header.find_record(tag, name).map(|found| (header, found)))
     }
 
     /// The typedef with this name.
-    pub(crate) fn find_typedef(&self, name: &str) -> Option<(&'a Header, &'a Type)> {
+    #[must_use]
+    pub fn find_typedef(&self, name: &str) -> Option<(&'a Header, &'a Type)> {
         self.headers().find_map(|header| header.typedefs.get(name).map(|found| (header, found)))
+    }
+
+    /// Whether a name is a member of an enum.
+    pub(crate) fn is_enumerator(&self, name: &str) -> bool {
+        self.headers().any(|header| header.enumerator(name).is_some())
     }
 
     /// One step of work.
@@ -137,7 +144,7 @@ impl<'a> Scope<'a> {
     }
 
     /// What a call of a macro stands for.
-    pub(crate) fn expand<'b>(&self, name: &str, arguments: &[&'b [Token<'b>]]) -> Option<Vec<Token<'b>>>
+    pub(crate) fn expand<'b>(&self, name: &str, arguments: &[&[Token<'b>]]) -> Option<Vec<Token<'b>>>
     where
         'a: 'b,
     {
