@@ -300,3 +300,49 @@ fn handlers_and_subsystems_register_while_nothing_is_under_way() {
     assert_eq!(errno(kernel.luo.register_handler(again)), Some(Errno::EBUSY));
     assert_eq!(errno(kernel.luo.register_subsystem(&mut kernel.world, test("new"))), Some(Errno::EBUSY));
 }
+
+#[test]
+fn a_finalisation_that_fails_leaves_prepared_or_nothing() {
+    for design in DESIGNS {
+        // Everything up to the page of the root is allocated; it is not.
+        let fail = |kernel: &mut Kernel| {
+            let mut nth = 1;
+            loop {
+                kernel.world.ram.frames.fail_alloc(nth, 1000);
+                let found = errno(kernel.event(Event::Prepare));
+                kernel.world.ram.frames.fail_alloc(0, 0);
+                assert_eq!(found, Some(Errno::ENOMEM), "{design:?}: not one of {nth} allocations was the last step's");
+                let finalizing = kernel.world.log.lines.iter().any(|line| line.text.contains("Failed to convert"));
+                if finalizing || kernel.luo.state() == State::Prepared {
+                    return;
+                }
+                nth += 1;
+            }
+        };
+        let mut kernel = Kernel::cold(design);
+        fail(&mut kernel);
+        assert_eq!(kernel.state(), State::Prepared, "{design:?}");
+        assert_eq!(errno(kernel.event(Event::Cancel)), Some(Errno::ENOENT), "KHO was not finalised");
+        assert_eq!(kernel.state(), State::Prepared);
+        let mut kernel = Kernel::without(design, &[Quirk::FinalizeKeepsPrepared]);
+        fail(&mut kernel);
+        assert_eq!(kernel.state(), State::Normal, "{design:?}");
+        kernel.event(Event::Prepare).unwrap();
+    }
+}
+
+#[test]
+fn a_session_that_is_closed_leaves_nothing_in_its_slot() {
+    let mut kernel = three(Kernel::cold(Design::V4));
+    kernel.event(Event::Prepare).unwrap();
+    let [one, two] = [luosim_luo::SessionKey(0), luosim_luo::SessionKey(1)];
+    kernel.luo.release_session(&mut kernel.world, one);
+    assert_eq!(kernel.calls().iter().filter(|call| call.starts_with("cancel")).count(), 2);
+    assert_eq!(kernel.session_state(two), State::Prepared);
+    let mut kernel = kernel.leap();
+    assert_eq!(errno(kernel.named(false, b"one")), Some(Errno::ENOENT));
+    assert_eq!(errno(kernel.named(false, b"")), Some(Errno::ENOENT), "an empty slot is no session");
+    let two = kernel.named(false, b"two").unwrap();
+    kernel.session_fd(two, 0xBA42, -1, 502).unwrap();
+    assert_eq!(errno(kernel.session_fd(two, 0xBA42, -1, 502)), Some(Errno::EADDRINUSE));
+}
