@@ -275,7 +275,10 @@ fn device_layouts() -> Vec<Layout> {
 }
 
 fn layouts() -> Vec<Layout> {
-    [kho_layouts(), luo_layouts(), other_layouts(), device_layouts(), posted_layouts()].into_iter().flatten().collect()
+    [kho_layouts(), luo_layouts(), other_layouts(), device_layouts(), posted_layouts()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn folder(of: &str) -> PathBuf {

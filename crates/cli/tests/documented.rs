@@ -239,8 +239,14 @@ fn the_chapter_on_handovers_is_true() {
 }
 
 #[test]
+fn the_chapter_on_interfaces_is_true() {
+    assert_eq!(check_page("docs/abi.md"), 6);
+}
+
+#[test]
 fn no_other_page_shows_commands_that_nobody_runs() {
     let known = [
+        "abi.md",
         "tour.md",
         "command.md",
         "explore.md",

@@ -311,8 +311,13 @@ fn a_finalisation_that_fails_leaves_prepared_or_nothing() {
                 kernel.world.ram.frames.fail_alloc(nth, 1000);
                 let found = errno(kernel.event(Event::Prepare));
                 kernel.world.ram.frames.fail_alloc(0, 0);
-                assert_eq!(found, Some(Errno::ENOMEM), "{design:?}: not one of {nth} allocations was the last step's");
-                let finalizing = kernel.world.log.lines.iter().any(|line| line.text.contains("Failed to convert"));
+                assert_eq!(
+                    found,
+                    Some(Errno::ENOMEM),
+                    "{design:?}: not one of {nth} allocations was the last step's"
+                );
+                let finalizing =
+                    kernel.world.log.lines.iter().any(|line| line.text.contains("Failed to convert"));
                 if finalizing || kernel.luo.state() == State::Prepared {
                     return;
                 }
