@@ -242,8 +242,7 @@ impl Kernel {
         }
         let (files, released, events, assumed) = (Files::default(), Vec::new(), Vec::new(), Vec::new());
         let (devices, intrusion) = (Devices::new(profile, quirks), None);
-        let mut core =
-            Core { ram, kho, log, files, released, events, devices, hardware, intrusion, assumed };
+        let mut core = Core { ram, kho, log, files, released, events, devices, hardware, intrusion, assumed };
         if let Some(version) = release.memfd.filter(|_| luo.enabled()) {
             let memfd = Rc::new(MemfdHandler::new(version, quirks));
             register_handlers(&mut luo, &mut core, memfd, &parameters);

@@ -291,6 +291,17 @@ impl Machine {
         })
     }
 
+    /// The function behind a device's descriptor.
+    ///
+    /// # Errors
+    /// EBADF; ENOTTY.
+    pub fn vfio_function(&mut self, pid: Pid, fd: i32) -> KResult<Bdf> {
+        self.on_device(pid, fd, |parts, device| {
+            let gone = || Errno::ENODEV.because("the device is closed");
+            parts.devices.vfio.function(device).ok_or_else(gone)
+        })
+    }
+
     /// `VFIO_DEVICE_BIND_IOMMUFD`.
     ///
     /// # Errors
