@@ -394,16 +394,20 @@ impl RootTable {
 const _: () = assert!(CONTEXTS == 256, "contexts() and pages() go over every u8");
 
 /// The domain ids of a kernel: handed out lowest first; those of the previous kernel are reserved.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct DomainIds {
     used: std::collections::BTreeSet<u32>,
+    /// Every id from 1 to below this one is in use.
+    lowest: u32,
 }
 
 impl DomainIds {
     /// The lowest id not in use, from 1; `None` when all 65535 are.
     pub fn alloc(&mut self) -> Option<u32> {
-        let free = (1..=super::layout::MAX_DOMAIN_ID).find(|id| !self.used.contains(id))?;
+        let mut candidates = self.lowest.max(1)..=super::layout::MAX_DOMAIN_ID;
+        let free = candidates.find(|id| !self.used.contains(id))?;
         self.used.insert(free);
+        self.lowest = free + 1;
         Some(free)
     }
 
@@ -414,7 +418,9 @@ impl DomainIds {
 
     /// Gives an id back.
     pub fn release(&mut self, id: u32) {
-        self.used.remove(&id);
+        if self.used.remove(&id) {
+            self.lowest = self.lowest.min(id);
+        }
     }
 
     /// Ids in use, ascending.

@@ -162,7 +162,7 @@ impl Run {
     fn freeze(&mut self) {
         self.world.hw.enter(Phase::Freeze);
         let hw = &mut self.world.hw;
-        if !self.wrong.eq(&Wrong::LeavesInterruptsOn) {
+        if !matches!(self.wrong, Wrong::LeavesInterruptsOn) {
             hw.config_write(GUEST, pci_reg::MSIX_CONTROL, 2, 0);
         }
         if self.mode == Mode::ResetInFreeze {
@@ -226,11 +226,8 @@ impl Run {
     /// The new kernel gives the other device memory, and runs it.
     fn attach_other(&mut self) {
         let mut ids = DomainIds::default();
-        if !self.is(Wrong::ReusesDomainId) {
-            assert!((1..=DOMAINS[0]).all(|id| ids.reserve(id)));
-        } else {
-            assert!((1..DOMAINS[0]).all(|id| ids.reserve(id)));
-        }
+        let known = if self.is(Wrong::ReusesDomainId) { DOMAINS[0] - 1 } else { DOMAINS[0] };
+        assert!((1..=known).all(|id| ids.reserve(id)));
         let world = &mut self.world;
         if self.wrong == Wrong::LeavesOtherAttached {
             return;

@@ -117,6 +117,21 @@ impl Kernel {
         }
     }
 
+    /// A file of sysfs has no end to seek from.
+    fn seek_state(&mut self, file: FileId, offset: i64, whence: Whence) -> KResult<u64> {
+        let open = self.core.files.table.get_mut(file);
+        let from = match whence {
+            Whence::Set => 0,
+            Whence::Cur => open.pos,
+            Whence::End | Whence::Data | Whence::Hole => {
+                return Err(Errno::EINVAL.because("a file of sysfs has no end to seek from"));
+            }
+        };
+        let to = from.checked_add_signed(offset).filter(|to| *to <= MAX_SIZE);
+        open.pos = to.ok_or_else(|| Errno::EINVAL.because("a position cannot be negative"))?;
+        Ok(open.pos)
+    }
+
     fn check_seekable(&self, file: FileId) -> KResult<()> {
         match self.kind(file) {
             kind @ (FileKind::Pipe
@@ -198,6 +213,9 @@ impl Machine {
     pub fn lseek(&mut self, pid: Pid, fd: i32, offset: i64, whence: Whence) -> KResult<u64> {
         self.call(pid, |kernel| {
             let file = kernel.file(pid, fd)?;
+            if kernel.kind(file) == FileKind::LuoState {
+                return kernel.seek_state(file, offset, whence);
+            }
             let inode = kernel.shmem(file, Errno::ESPIPE, "positioned")?;
             let pos = kernel.core.files.table.get(file).pos;
             let target = kernel.core.files.inodes.get(inode).seek(pos, offset, whence)?;
