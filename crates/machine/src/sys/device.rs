@@ -330,7 +330,14 @@ impl Machine {
     /// # Errors
     /// As [`vfio::attach`].
     pub fn vfio_attach(&mut self, pid: Pid, fd: i32, object: u32) -> KResult<u32> {
-        self.on_device(pid, fd, |parts, device| vfio::attach(parts, device, object))
+        let (hwpt, bdf) = self.on_device(pid, fd, |parts, device| {
+            let hwpt = vfio::attach(parts, device, object)?;
+            Ok((hwpt, parts.devices.vfio.function(device)))
+        })?;
+        if let Some(bdf) = bdf {
+            self.watch_moved(bdf);
+        }
+        Ok(hwpt)
     }
 
     /// `VFIO_DEVICE_DETACH_IOMMUFD_PT`.
