@@ -47,7 +47,7 @@ impl Runner<'_> {
                 let (release, options) = self.boot_options(call);
                 if self.machine.is_none() {
                     let memory = PhysMem::anonymous(self.memory).map_err(|error| error.to_string())?;
-                    self.machine = Some(Machine::new(memory));
+                    self.machine = Some(super::new_machine(memory, self.profile));
                 }
                 if call.op == Op::ColdReset {
                     self.records
@@ -71,6 +71,7 @@ impl Runner<'_> {
                 self.machine()?;
                 self.expect_inside(call);
             }
+            Op::Tick | Op::SurpriseRemove | Op::PokeObject | Op::ExpectDevice => self.hardware_step(call)?,
             Op::ExpectBoot => self.expect_boot(call),
             Op::ExpectLedger => self.expect_ledger(call),
             Op::ExpectLog => self.expect_log(call),
