@@ -149,6 +149,24 @@ impl<H: Host> Luo<H> {
         self.flbs.register(index, ops)
     }
 
+    /// Makes an FLB known that no handler has: a core of the kernel that wants to know what came, whichever handlers there are. A
+    /// handler may be bound to it later.
+    ///
+    /// # Errors
+    /// As [`Self::register_flb`], the handler aside.
+    pub fn add_flb(&mut self, ops: Rc<dyn FlbOps<H>>) -> KResult<()> {
+        if !self.enabled || !self.release.flb {
+            return Err(Errno::EOPNOTSUPP.because("file-lifecycle-bound objects are not available"));
+        }
+        self.flbs.add(ops).map(|_| ())
+    }
+
+    /// Whether an FLB is known here.
+    #[must_use]
+    pub fn has_flb(&self, name: &str) -> bool {
+        self.flbs.knows(name)
+    }
+
     /// FLBs that are registered.
     #[must_use]
     pub fn flb_count(&self) -> usize {

@@ -78,24 +78,33 @@ impl<H: Host> FlbRegistry<H> {
     /// # Errors
     /// EEXIST if it is bound already, or another has its string; ENOSPC at 63.
     pub(crate) fn register(&mut self, handler: HandlerIndex, ops: Rc<dyn FlbOps<H>>) -> KResult<()> {
-        let name = ops.compatible();
-        let twice = |name: &str| Errno::EEXIST.because(format!("FLB '{name}' is registered already"));
         if let Some(index) = self.flbs.iter().position(|flb| Rc::ptr_eq(&flb.ops, &ops)) {
             if self.of(handler).contains(&index) {
-                return Err(twice(name));
+                let name = ops.compatible();
+                return Err(Errno::EEXIST.because(format!("FLB '{name}' is registered already")));
             }
             self.bind(handler, index);
             return Ok(());
         }
+        let index = self.add(ops)?;
+        self.bind(handler, index);
+        Ok(())
+    }
+
+    /// Makes an object known without a handler: its users may ask whether the previous kernel left it.
+    ///
+    /// # Errors
+    /// EEXIST if another has its string; ENOSPC at 63.
+    pub(crate) fn add(&mut self, ops: Rc<dyn FlbOps<H>>) -> KResult<usize> {
+        let name = ops.compatible();
         if self.flbs.len() >= abi::MAX_ENTRIES {
             return Err(Errno::ENOSPC.because(format!("{} FLBs are registered already", abi::MAX_ENTRIES)));
         }
         if self.flbs.iter().any(|flb| flb.ops.compatible() == name) {
-            return Err(twice(name));
+            return Err(Errno::EEXIST.because(format!("FLB '{name}' is registered already")));
         }
         self.flbs.push(Flb { ops, outgoing: 0, data: 0, incoming: Incoming::default() });
-        self.bind(handler, self.flbs.len() - 1);
-        Ok(())
+        Ok(self.flbs.len() - 1)
     }
 
     fn bind(&mut self, handler: HandlerIndex, index: usize) {
@@ -210,6 +219,10 @@ impl<H: Host> FlbRegistry<H> {
             .find(|entry| entry.is_named(name))
             .map(|entry| (entry.data.get(), entry.count.get()))
             .ok_or_else(|| Errno::ENOENT.because(format!("the previous kernel left no FLB '{name}'")))
+    }
+
+    pub(crate) fn knows(&self, name: &str) -> bool {
+        self.flbs.iter().any(|flb| flb.ops.compatible() == name)
     }
 
     fn by_name(&self, name: &str) -> KResult<usize> {

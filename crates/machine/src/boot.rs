@@ -4,9 +4,11 @@ use luosim_abi::profile::Profile;
 use luosim_abi::quirk::{Quirk, Quirks};
 use luosim_abi::release::{Release, ReleaseId};
 use luosim_abi::{Errno, KResult};
+use luosim_devices::Devices;
 use luosim_files::Files;
 use luosim_files::memfd::MemfdHandler;
 use luosim_files::test_file::TestHandler;
+use luosim_hardware::timeline::Phase;
 use luosim_kho::log::KernelLog;
 use luosim_kho::tracker::Tally;
 use luosim_kho::{BootParams, Handover, Kho, KhoConfig};
@@ -23,7 +25,7 @@ use crate::image::ImageKind;
 use crate::module::Modules;
 use crate::posted::Control;
 use crate::process::Pid;
-use crate::{Kernel, Machine, State};
+use crate::{Kernel, Machine, State, World, devices};
 
 /// How a kernel is booted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,7 +146,7 @@ pub struct BootReport {
 }
 
 /// A kernel that booted, or the memory and log of one that panicked.
-type Booted = Result<Kernel, (PhysMem, KernelLog, String)>;
+type Booted = Result<Kernel, (World, KernelLog, String)>;
 
 /// The handlers of a kernel, each with the test FLBs if they are built in.
 fn register_handlers(luo: &mut Luo<Core>, core: &mut Core, memfd: Rc<MemfdHandler>, parameters: &Parameters) {
@@ -193,12 +195,13 @@ fn profile_for(release: &Release, wanted: Profile, log: &mut KernelLog) -> Profi
 impl Kernel {
     /// Builds a kernel from a memory and the two pairs: nothing else crosses.
     fn boot(
-        memory: PhysMem,
+        world: World,
         params: Option<BootParams>,
         release: &'static Release,
         options: &BootOptions,
         modules: &Modules,
     ) -> Booted {
+        let World { memory, mut hardware } = world;
         let quirks = options.quirks(release);
         let mut log = KernelLog::default();
         log.info(format!("Linux version {} (luosim)", release.point));
@@ -219,6 +222,7 @@ impl Kernel {
             debug: options.kho_debug,
         };
         let mut kho = Kho::boot(&mut ram, &mut log, config, params);
+        devices::pass(hardware.as_deref_mut(), &mut ram.mem, Phase::EarlyBoot);
         kho.reserve_mem(&mut ram, &mut log, &parameters.reserve);
         ram.let_go_of_lost_files();
         let config = LuoConfig { release, quirks, requested: parameters.liveupdate };
@@ -226,7 +230,8 @@ impl Kernel {
             Ok(luo) => luo,
             Err(panic) => {
                 log.err(format!("Kernel panic - not syncing: {panic}"));
-                return Err((ram.into_mem(), log, format!("{panic} ({})", panic.refusal.reason)));
+                let world = World { memory: ram.into_mem(), hardware };
+                return Err((world, log, format!("{panic} ({})", panic.refusal.reason)));
             }
         };
         if let Err(refusal) = kho.carry_reservations(&mut ram) {
@@ -236,10 +241,16 @@ impl Kernel {
             leave_free(&mut ram, free);
         }
         let (files, released, events, assumed) = (Files::default(), Vec::new(), Vec::new(), Vec::new());
-        let mut core = Core { ram, kho, log, files, released, events, intrusion: None, assumed };
+        let (devices, intrusion) = (Devices::new(profile, quirks), None);
+        let mut core = Core { ram, kho, log, files, released, events, devices, hardware, intrusion, assumed };
         if let Some(version) = release.memfd.filter(|_| luo.enabled()) {
             let memfd = Rc::new(MemfdHandler::new(version, quirks));
             register_handlers(&mut luo, &mut core, memfd, &parameters);
+        }
+        if let Err(why) = devices::bring_up(&mut luo, &mut core, parameters.vfio) {
+            core.log.err(format!("Kernel panic - not syncing: {why}"));
+            let world = World { memory: core.ram.into_mem(), hardware: core.hardware };
+            return Err((world, core.log, why));
         }
         let drivers = modules.init(&mut luo, &mut core);
         let control = match release.posted.map(|design| Control::boot(&mut core, design, quirks, &parameters))
@@ -248,7 +259,8 @@ impl Kernel {
             Some(Ok(control)) => Some(control),
             Some(Err(reason)) => {
                 core.log.err(format!("Kernel panic - not syncing: {reason}"));
-                return Err((core.ram.into_mem(), core.log, reason));
+                let world = World { memory: core.ram.into_mem(), hardware: core.hardware };
+                return Err((world, core.log, reason));
             }
         };
         let test_files = parameters.test_files;
@@ -301,23 +313,30 @@ impl Kernel {
 impl Machine {
     pub(crate) fn boot(
         &mut self,
-        memory: PhysMem,
+        world: World,
         params: Option<BootParams>,
         release: ReleaseId,
         options: &BootOptions,
     ) -> BootReport {
+        let mut world = world;
+        if let Some(hardware) = &mut world.hardware {
+            hardware.kernel_starts(self.generation);
+        }
         self.generation += 1;
         self.next_pid = 1;
         self.faults = Faults::after_boot(&self.faults);
         let release = release.release();
-        let (state, outcome, log) = match Kernel::boot(memory, params, release, options, &self.modules) {
+        let (state, outcome, log) = match Kernel::boot(world, params, release, options, &self.modules) {
             Ok(kernel) => {
                 let (outcome, log) = (kernel.outcome(), kernel.core.log.clone());
                 (State::Running(Box::new(kernel)), outcome, log)
             }
-            Err((memory, log, reason)) => (State::Down(memory), Outcome::Panicked { reason }, log),
+            Err((world, log, reason)) => (State::Down(world), Outcome::Panicked { reason }, log),
         };
         self.state = state;
+        if params.is_none() {
+            self.enter(Phase::Run);
+        }
         self.collect_assumed();
         self.tell_ledger(&outcome);
         BootReport { release, generation: self.generation, outcome, log, crossing: None, params }
@@ -344,9 +363,9 @@ impl Machine {
         release: ReleaseId,
         options: &BootOptions,
     ) -> BootReport {
-        let memory = self.take_memory();
+        let world = self.take_world();
         self.lose("the machine was powered on with another memory");
-        self.boot(memory, Some(params), release, options)
+        self.boot(world, Some(params), release, options)
     }
 
     /// `reboot(LINUX_REBOOT_CMD_KEXEC)`. On success the old kernel and all processes are gone; with an image that
@@ -399,6 +418,7 @@ impl Machine {
             return self.jump_and_return(pid);
         }
         let disturbed = self.disturb()?;
+        self.enter(Phase::Freeze);
         let carried = self.serialize(pid);
         self.calm(&disturbed, carried.is_err());
         let carried = match carried {
@@ -408,6 +428,7 @@ impl Machine {
             }
             carried => carried?,
         };
+        self.shut_devices_down();
         let kernel = self.running()?;
         let image = kernel.image.take().expect("check_reboot saw it");
         let tally = kernel.core.kho.tally().cloned().unwrap_or_default();
@@ -418,7 +439,7 @@ impl Machine {
             }
             ImageKind::File | ImageKind::Crash => kernel.core.kho.why_nothing_passed(),
         };
-        let mut memory = self.take_memory();
+        let mut world = self.take_world();
         if let Some(ledger) = &mut self.ledger {
             ledger.kernel_left("not serialised before the kexec");
             if image.params.is_none() {
@@ -427,10 +448,11 @@ impl Machine {
         }
         for (addr, value) in self.take_pokes() {
             // A word outside memory changes nothing.
-            let _ = memory.write_u64(addr, value);
+            let _ = world.memory.write_u64(addr, value);
         }
-        look(&memory, image.params);
-        let mut report = self.boot(memory, image.params, image.release, &image.options);
+        look(&world.memory, image.params);
+        devices::pass(world.hardware.as_deref_mut(), &mut world.memory, Phase::Jump);
+        let mut report = self.boot(world, image.params, image.release, &image.options);
         report.crossing = Some(crossing);
         Ok(report)
     }

@@ -2,7 +2,9 @@
 
 use luosim_abi::KResult;
 use luosim_abi::profile::Assumption;
+use luosim_devices::{DeviceHost, Devices, Parts};
 use luosim_files::{FileKind, Files, HasFiles, flags};
+use luosim_hardware::Hardware;
 use luosim_kho::Kho;
 use luosim_kho::log::KernelLog;
 use luosim_luo::{Event, FileId, Host, Memory, SessionKey};
@@ -21,6 +23,10 @@ pub struct Core {
     pub(crate) released: Vec<FileKind>,
     /// Events since the last look, in order.
     pub(crate) events: Vec<Event>,
+    /// Device files.
+    pub(crate) devices: Devices,
+    /// The machine's hardware, while this kernel runs.
+    pub(crate) hardware: Option<Box<Hardware>>,
     /// A call that somebody makes while a reboot serialises.
     pub(crate) intrusion: Option<Pending>,
     /// What was relied on since the last look, in order.
@@ -47,10 +53,37 @@ impl Core {
         }
     }
 
+    /// Device files.
+    #[must_use]
+    pub fn device_files(&self) -> &Devices {
+        &self.devices
+    }
+
+    /// The machine's hardware, if it has any.
+    #[must_use]
+    pub fn hardware(&self) -> Option<&Hardware> {
+        self.hardware.as_deref()
+    }
+
     /// Open files and inodes.
     #[must_use]
     pub fn open_files(&self) -> &Files {
         &self.files
+    }
+}
+
+impl DeviceHost for Core {
+    fn devices(&self) -> &Devices {
+        &self.devices
+    }
+
+    fn parts(&mut self) -> Parts<'_> {
+        Parts {
+            devices: &mut self.devices,
+            files: &mut self.files,
+            memory: Memory { ram: &mut self.ram, kho: &mut self.kho, log: &mut self.log },
+            hardware: self.hardware.as_deref_mut(),
+        }
     }
 }
 

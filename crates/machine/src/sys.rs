@@ -3,6 +3,7 @@
 //! After each call everything that was released at a last close is dealt with, in order, before the next
 //! call of anyone: sessions end, the device becomes free.
 
+mod device;
 mod fds;
 mod luo;
 mod memory;
@@ -11,6 +12,7 @@ mod posted;
 mod process;
 mod rw;
 
+pub use device::GuestRam;
 pub use memory::MapId;
 pub use rw::Stat;
 
@@ -63,7 +65,11 @@ impl Kernel {
     }
 
     fn release_driver(&mut self, file: DriverFile) {
-        self.driver(file).release(&mut self.core, file.object);
+        if file.driver.0 < luosim_devices::driver::END {
+            luosim_devices::release(&mut self.core, file);
+        } else {
+            self.driver(file).release(&mut self.core, file.object);
+        }
     }
 
     fn end(&mut self, kind: FileKind) {
@@ -100,7 +106,7 @@ impl Machine {
         if self.faults.alloc {
             self.alloc_again();
         }
-        result
+        self.check_panic(result)
     }
 
     /// Ends what was released and tells the ledger what happened.

@@ -8,6 +8,7 @@ use luosim_abi::ioctl::{Command, FdArg, FinishArg, GetNameArg, NAME_LEN, Session
 use luosim_abi::posted::v4::SessionCommand;
 use luosim_abi::{Errno, KResult};
 use luosim_files::{FileKind, flags};
+use luosim_hardware::timeline::Phase;
 use luosim_luo::FileId;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
@@ -63,7 +64,8 @@ impl Machine {
             }
             let kind = kernel.kind(file);
             if let FileKind::Driver(file) = kind {
-                return kernel.driver(file).ioctl(&mut kernel.core, file.object, code, arg);
+                let driver = kernel.driver_for(file, Errno::ENOTTY)?;
+                return driver.ioctl(&mut kernel.core, file.object, code, arg);
             }
             let process = kernel.processes.get_mut(&pid).expect("it owns the descriptor");
             let mut caller = ProcessCaller(process);
@@ -151,6 +153,7 @@ impl Machine {
     /// # Errors
     /// EEXIST; ENOSPC; EBADF; ENOENT; EBUSY; EINVAL: direction; what the handler says.
     pub fn preserve_fd(&mut self, pid: Pid, session: i32, fd: i32, token: u64) -> KResult<()> {
+        self.spend(Phase::Preserve);
         self.fd_call(pid, session, Command::PreserveFd.code(), fd, token).map(|_| ())
     }
 
@@ -159,6 +162,7 @@ impl Machine {
     /// # Errors
     /// EMFILE; ENOENT; EINVAL: direction; what the handler says.
     pub fn retrieve_fd(&mut self, pid: Pid, session: i32, token: u64) -> KResult<i32> {
+        self.spend(Phase::Retrieve);
         let posted = self.has_posted_sessions();
         let code = if posted { SessionCommand::RestoreFd.code() } else { Command::RetrieveFd.code() };
         self.fd_call(pid, session, code, -1, token)
@@ -170,7 +174,10 @@ impl Machine {
     /// EINVAL: direction, or `reserved` is not 0; EBUSY.
     pub fn finish(&mut self, pid: Pid, session: i32, reserved: u32) -> KResult<()> {
         let request = FinishArg { size: size_of_u32::<FinishArg>().into(), reserved: reserved.into() };
-        self.typed(pid, session, Command::Finish.code(), &request).map(|_| ())
+        self.spend(Phase::Finish);
+        self.typed(pid, session, Command::Finish.code(), &request)?;
+        self.enter(Phase::Run);
+        Ok(())
     }
 
     /// GET_NAME: the bytes before the NUL.

@@ -21,8 +21,11 @@ impl Machine {
         let result = self.call(pid, |kernel| {
             // The number comes first: without one nothing is looked up, created or opened.
             kernel.parts(pid)?.0.fds.check_room(1)?;
-            let kind = kernel.resolve(pid, path, open_flags, mode)?;
             let path_only = open_flags & flags::PATH != 0;
+            if !path_only && let Some(file) = kernel.open_node(path)? {
+                return Self::install(kernel, pid, file, open_flags & flags::CLOEXEC != 0, false);
+            }
+            let kind = kernel.resolve(pid, path, open_flags, mode)?;
             let status = open_flags & (flags::ACCMODE | flags::SETTABLE | flags::PATH);
             let large = if path_only { 0 } else { flags::LARGEFILE };
             let file = kernel.core.files.table.open(kind, status | large);

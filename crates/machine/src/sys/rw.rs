@@ -81,7 +81,9 @@ impl Kernel {
         match self.kind(file) {
             FileKind::Shmem(inode) => Ok(self.core.files.inodes.get(inode).read_at(&self.core.ram, at, buf)),
             FileKind::Test(id) => Ok(self.core.files.tests.get(id).read_at(at, buf)),
-            FileKind::Driver(file) => self.driver(file).read(&mut self.core, file.object, at, buf),
+            FileKind::Driver(file) => {
+                self.driver_for(file, Errno::EINVAL)?.read(&mut self.core, file.object, at, buf)
+            }
             FileKind::Null => Ok(0),
             FileKind::LuoState => {
                 let text = self.state_text();
@@ -107,10 +109,27 @@ impl Kernel {
                 core.files.inodes.get_mut(inode).write_at(&mut core.ram, at, bytes, window)
             }
             FileKind::Test(id) => self.core.files.tests.get_mut(id).write_at(at, bytes),
-            FileKind::Driver(file) => self.driver(file).write(&mut self.core, file.object, at, bytes),
+            FileKind::Driver(file) => {
+                self.driver_for(file, Errno::EINVAL)?.write(&mut self.core, file.object, at, bytes)
+            }
             FileKind::Null | FileKind::Zero => Ok(bytes.len()),
             kind => Err(wrong(kind, Errno::EINVAL, "written")),
         }
+    }
+
+    /// A file of sysfs has no end to seek from.
+    fn seek_state(&mut self, file: FileId, offset: i64, whence: Whence) -> KResult<u64> {
+        let open = self.core.files.table.get_mut(file);
+        let from = match whence {
+            Whence::Set => 0,
+            Whence::Cur => open.pos,
+            Whence::End | Whence::Data | Whence::Hole => {
+                return Err(Errno::EINVAL.because("a file of sysfs has no end to seek from"));
+            }
+        };
+        let to = from.checked_add_signed(offset).filter(|to| *to <= MAX_SIZE);
+        open.pos = to.ok_or_else(|| Errno::EINVAL.because("a position cannot be negative"))?;
+        Ok(open.pos)
     }
 
     fn check_seekable(&self, file: FileId) -> KResult<()> {
@@ -194,6 +213,9 @@ impl Machine {
     pub fn lseek(&mut self, pid: Pid, fd: i32, offset: i64, whence: Whence) -> KResult<u64> {
         self.call(pid, |kernel| {
             let file = kernel.file(pid, fd)?;
+            if kernel.kind(file) == FileKind::LuoState {
+                return kernel.seek_state(file, offset, whence);
+            }
             let inode = kernel.shmem(file, Errno::ESPIPE, "positioned")?;
             let pos = kernel.core.files.table.get(file).pos;
             let target = kernel.core.files.inodes.get(inode).seek(pos, offset, whence)?;
@@ -447,7 +469,7 @@ impl Kernel {
             FileKind::Proc => b"/proc/self/status".to_vec(),
             FileKind::Directory => b"/tmp".to_vec(),
             FileKind::Foreign => b"(outside)".to_vec(),
-            FileKind::Driver(file) => self.driver(file).path().as_bytes().to_vec(),
+            FileKind::Driver(file) => self.driver_text(file).into_bytes(),
             FileKind::HugetlbMemfd => b"/memfd: (deleted)".to_vec(),
             FileKind::Test(_) => TEST_PATH.as_bytes().to_vec(),
         })
