@@ -1,11 +1,13 @@
 //! Complete small cycles in the explorer, every promise looked at: boot, preserve, kexec, retrieve, compare, finish.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use luosim_abi::quirk::Quirk;
 use luosim_abi::release::ReleaseId;
 use luosim_machine::faults::Argument;
 use luosim_sim::explore::action::{Action, Plan};
-use luosim_sim::explore::campaign::Campaign;
-use luosim_sim::explore::options::Common;
+use luosim_sim::explore::campaign::{Broken, Campaign};
+use luosim_sim::explore::finding;
+use luosim_sim::explore::options::{Common, Faults};
 use luosim_sim::explore::world::{Case, World};
 
 /// A cycle of one session with one file of one page.
@@ -53,5 +55,33 @@ fn seeds(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, cycles, seeds);
+/// A run of at least 200 steps that ends with a broken promise.
+fn long(quirk: Quirk) -> (Campaign, u64, Broken) {
+    let common = Common { steps: 600, zoo: Some(quirk), faults: Faults::NONE, ..Common::default() };
+    let mut campaign = Campaign::new(common).expect("the host has room");
+    for seed in 0..20_000 {
+        let broken = campaign.run(seed, &[], false).expect("the host has room");
+        if let Some(broken) = broken.filter(|broken| broken.case.actions.len() >= 200) {
+            return (campaign, seed, broken);
+        }
+    }
+    panic!("no seed shows {quirk} after 200 steps");
+}
+
+fn shrinking(c: &mut Criterion) {
+    let mut group = c.benchmark_group("explore-shrink-200");
+    group.sample_size(10);
+    for quirk in [Quirk::ExecSealImpliesWrite, Quirk::AccessModeGrows, Quirk::OwnerKeptAfterFinish] {
+        let (_, seed, broken) = long(quirk);
+        let mut world = World::new(broken.case.memory).expect("the host has room");
+        group.bench_function(quirk.name(), |b| {
+            b.iter(|| {
+                let found = finding::investigate(&mut world, seed, &broken, "").expect("the host has room");
+                assert!(found.steps_found >= 200 && found.steps < 12, "{}", found.scenario);
+            });
+        });
+    }
+}
+
+criterion_group!(benches, cycles, seeds, shrinking);
 criterion_main!(benches);

@@ -73,6 +73,7 @@ errnos! {
     EMLINK = 31, "Too many links";
     EPIPE = 32, "Broken pipe";
     ERANGE = 34, "Numerical result out of range";
+    EDEADLK = 35, "Resource deadlock avoided";
     ENAMETOOLONG = 36, "File name too long";
     ENOSYS = 38, "Function not implemented";
     ELOOP = 40, "Too many levels of symbolic links";
@@ -81,6 +82,7 @@ errnos! {
     EOPNOTSUPP = 95, "Operation not supported";
     EADDRINUSE = 98, "Address already in use";
     EADDRNOTAVAIL = 99, "Cannot assign requested address";
+    EHWPOISON = 133, "Memory page has hardware error";
 }
 
 impl Errno {

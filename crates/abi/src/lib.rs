@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod devices;
 pub mod errno;
 pub mod extensible;
 pub mod fdt;
@@ -19,6 +20,7 @@ pub mod luo;
 pub mod memfd;
 mod named;
 pub mod posted;
+pub mod profile;
 pub mod quirk;
 pub mod release;
 

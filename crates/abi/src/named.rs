@@ -6,10 +6,10 @@
 #[macro_export]
 macro_rules! named {
     ($(#[$about_enum:meta])* $vis:vis enum $Enum:ident {
-        $($Variant:ident = $name:literal, $about:literal;)*
+        $($(#[$attribute:meta])* $Variant:ident = $name:literal, $about:literal;)*
     }) => {
         $(#[$about_enum])*
-        $vis enum $Enum { $(#[doc = $about] $Variant,)* }
+        $vis enum $Enum { $(#[doc = $about] $(#[$attribute])* $Variant,)* }
 
         impl $Enum {
             /// Every one, in the order of the table.

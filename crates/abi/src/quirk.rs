@@ -132,6 +132,22 @@ crate::named! {
             "planted: a memfd whose PRESERVE_FD failed stays frozen";
         UndoFirstOnly = "undo-first-only",
             "planted: when a reboot is refused, only files of the session at fault are thawed, not those of earlier ones";
+        TablePageSkipped = "table-page-skipped",
+            "planted, devices: one page of a preserved IOMMU page table is not preserved";
+        FolioSkipped = "folio-skipped",
+            "planted, devices: one folio of a preserved memory file is not preserved";
+        BridgeMasterCleared = "bridge-master-cleared",
+            "planted, devices: at shutdown the bridges above preserved devices lose bus mastering";
+        LeafPoisoned = "leaf-poisoned",
+            "planted, devices: the new kernel writes over a frame that a preserved device reaches";
+        DomainIdReused = "domain-id-reused",
+            "planted, devices: the domain ids of preserved devices are not reserved in the new kernel";
+        IoasMutable = "ioas-mutable",
+            "planted, devices: an address space can be mapped into while its page table is preserved";
+        ReplaceInTwoSteps = "replace-in-two-steps",
+            "planted, devices: a device is detached before it is attached to another page table";
+        FinishWhileAttached = "finish-while-attached",
+            "planted, devices: an iommufd is finished while devices go through the page tables of the previous kernel";
     }
 }
 
@@ -142,13 +158,19 @@ impl Quirk {
         Self::ALL.iter().copied().find(|quirk| quirk.name() == name)
     }
 
+    /// Whether it is planted among the device files, which need hardware to show.
+    #[must_use]
+    pub fn of_devices(self) -> bool {
+        self.describe().starts_with("planted, devices")
+    }
+
     /// Whether no release has it.
     #[must_use]
     pub fn planted(self) -> bool {
         self.describe().starts_with("planted")
     }
 
-    const fn bit(self) -> u64 {
+    const fn bit(self) -> u128 {
         1 << self as u32
     }
 }
@@ -161,7 +183,7 @@ impl fmt::Display for Quirk {
 
 /// A set of quirks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Quirks(u64);
+pub struct Quirks(u128);
 
 impl Quirks {
     /// No quirk: the behaviour that the documentation promises.

@@ -183,6 +183,15 @@ pub struct Release {
     pub scratch_rounds_all: bool,
 }
 
+impl Release {
+    /// Whether kernels of this release may have another [`crate::profile::Profile`] than the released one: the base of the work
+    /// on other file types.
+    #[must_use]
+    pub fn takes_profiles(&self) -> bool {
+        self.id == ReleaseId::V7_3
+    }
+}
+
 /// Commands of the device, in every release.
 pub const DEVICE_COMMANDS: &[Command] = &[Command::CreateSession, Command::RetrieveSession];
 

@@ -8,6 +8,7 @@ mod sarif;
 mod scenarios;
 mod show;
 mod source;
+mod states;
 
 use clap::{Args, Subcommand};
 
@@ -21,6 +22,7 @@ Examples:
   luosim abi lint include/uapi/linux/mine.h      the rules for ioctls that are to grow
   luosim abi lint --explain size-first           one rule, its reason, how to mend it
   luosim abi collide posted-v4 7.2               numbers that mean something else there
+  luosim abi states posted-v2                    the state machines of a posted design
 
 Exit codes: 0 nothing wrong, 1 something breaks, is found or collides, 2 bad input, 3 luosim's own fault.";
 
@@ -42,6 +44,8 @@ enum Ask {
     Lint(lint::LintArguments),
     /// Numbers that mean one command in one interface and another in another
     Collide(collide::CollideArguments),
+    /// The state machines of a posted design
+    States(states::StatesArguments),
 }
 
 pub(crate) fn abi(arguments: &AbiArguments) -> Ending {
@@ -50,6 +54,7 @@ pub(crate) fn abi(arguments: &AbiArguments) -> Ending {
         Ask::Diff(arguments) => or_bad(diff::diff(arguments)),
         Ask::Lint(arguments) => or_bad(lint::lint(arguments)),
         Ask::Collide(arguments) => or_bad(collide::collide(arguments)),
+        Ask::States(arguments) => states::states(arguments),
     }
 }
 

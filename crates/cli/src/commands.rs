@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
+use luosim_abi::profile::Profile;
 use luosim_abi::release::{RELEASES, ReleaseId};
 use luosim_sim::{Options, Report};
 
@@ -39,9 +40,12 @@ pub(crate) struct RunArguments {
     /// Scenario files, or folders with scenarios below them
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Run every kernel with this release instead of the scenario's
-    #[arg(long, value_name = "RELEASE", value_parser = release)]
+    /// Run every kernel with this release, or posted design, instead of the scenario's
+    #[arg(long, value_name = "RELEASE", value_parser = bootable)]
     release: Option<ReleaseId>,
+    /// Give every kernel the file types of this profile instead of the scenario's: mainline, next, posted-2026, target
+    #[arg(long, value_name = "PROFILE", value_parser = profile)]
+    profile: Option<Profile>,
     /// Show only calls that failed, with their reasons
     #[arg(long, help_heading = "Output")]
     explain: bool,
@@ -94,10 +98,30 @@ pub(crate) struct ListArguments {
     files: Vec<PathBuf>,
 }
 
+fn profile(text: &str) -> Result<Profile, String> {
+    Profile::from_name(text).ok_or_else(|| {
+        let known: Vec<&str> = Profile::ALL.iter().map(|profile| profile.name()).collect();
+        format!("luosim knows the profiles {}", known.join(", "))
+    })
+}
+
+/// Anything that can be booted: a release, or a posted design.
+pub(crate) fn bootable(text: &str) -> Result<ReleaseId, String> {
+    ReleaseId::named(text).ok_or_else(|| {
+        let known: Vec<&str> = ReleaseId::names().collect();
+        format!("luosim can boot {}", known.join(", "))
+    })
+}
+
+/// A release: no posted design.
 pub(crate) fn release(text: &str) -> Result<ReleaseId, String> {
     ReleaseId::from_name(text).ok_or_else(|| {
         let known: Vec<&str> = RELEASES.iter().map(|release| release.name).collect();
-        format!("luosim knows the releases {}", known.join(", "))
+        let known = format!("luosim knows the releases {}", known.join(", "));
+        match ReleaseId::named(text) {
+            Some(_) => format!("{text} was posted and never released: it runs in scenarios alone; {known}"),
+            None => known,
+        }
     })
 }
 
@@ -222,7 +246,7 @@ fn run_one(path: &Path, output: &mut Output<'_>) -> Ending {
     let arguments = output.arguments;
     let dump_handover = arguments.dump_handover.as_ref().map(|folder| folder.join(&scenario.name));
     let base = path.parent().map(Path::to_path_buf).unwrap_or_default();
-    let options = Options { release: arguments.release, base, dump_handover };
+    let options = Options { release: arguments.release, profile: arguments.profile, base, dump_handover };
     let report = match luosim_sim::run(&scenario, &options) {
         Ok(report) => report,
         Err(error) => {

@@ -27,6 +27,7 @@ Examples:
   luosim explore --for 10m --jobs 8                  as many as eight threads run in ten minutes
   luosim explore --release 7.3 --as-documented       what breaks without its known defects: nothing should
   luosim explore --chain 7.1,7.2,7.3 --seeds 0..500  kernels in this order
+  luosim explore --in-turn --seeds 0..100            each fault at each place of short runs
   luosim explore --seeds 42..43 -v                   one seed, and what it drew
   luosim explore --shard 3/8 --out results           an eighth of the seeds, on one machine of eight
   luosim explore --merge results/*.jsonl             the results of all of them, joined
@@ -71,6 +72,10 @@ pub(crate) struct ExploreArguments {
     /// Switch every quirk off: what is found then is wrong, with luosim or with the documentation
     #[arg(long)]
     as_documented: bool,
+    /// Short runs, each repeated with every fault at every place where it can strike: every allocation fails once, every
+    /// argument is bad once, every reboot stops at each of its points
+    #[arg(long)]
+    in_turn: bool,
     /// Count quirks of the releases as findings
     #[arg(long)]
     strict_quirks: bool,
@@ -132,7 +137,14 @@ impl ExploreArguments {
             (None, Some(ChainArgument(chain))) => chain.clone(),
             (None, None) => Chain::Any,
         };
-        Common { chain, steps: self.steps, faults: self.faults, as_documented: self.as_documented, zoo: None }
+        Common {
+            chain,
+            steps: self.steps,
+            faults: self.faults,
+            as_documented: self.as_documented,
+            zoo: None,
+            in_turn: self.in_turn,
+        }
     }
 
     fn jobs(&self) -> usize {

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use luosim_abi::Errno;
+use luosim_abi::profile::Profile;
 use luosim_abi::quirk::Quirk;
 use luosim_gate::deed::{Answer, Change, Deed, Served, Subject};
 use luosim_machine::{BootReport, Outcome};
@@ -70,7 +71,13 @@ fn is_fault(answer: &Answer) -> bool {
 impl Recorder {
     pub(crate) fn new(memory: u64, releases: Vec<&'static str>, quirks: (Vec<Quirk>, Vec<Quirk>)) -> Self {
         let about = String::from("recorded by luosim exec");
-        let scenario = Scenario { name: String::from("recorded"), about, memory, steps: Vec::new() };
+        let scenario = Scenario {
+            name: String::from("recorded"),
+            about,
+            memory,
+            profile: Profile::Mainline,
+            steps: Vec::new(),
+        };
         Self {
             scenario,
             processes: BTreeMap::new(),

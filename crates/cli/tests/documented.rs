@@ -214,8 +214,13 @@ fn the_chapter_on_releases_is_true() {
 }
 
 #[test]
+fn the_chapter_on_posted_designs_is_true() {
+    assert_eq!(check_page("docs/posted-designs.md"), 4);
+}
+
+#[test]
 fn the_chapter_on_exploring_is_true() {
-    assert_eq!(check_page("docs/explore.md"), 6);
+    assert_eq!(check_page("docs/explore.md"), 7);
 }
 
 #[test]
@@ -247,6 +252,7 @@ fn no_other_page_shows_commands_that_nobody_runs() {
         "explore.md",
         "inspect.md",
         "json.md",
+        "posted-designs.md",
         "preflight.md",
         "releases.md",
         "run-your-program.md",

@@ -2,6 +2,7 @@
 
 use luosim_abi::{Errno, KResult};
 use luosim_luo::{FileId, SessionKey};
+use luosim_posted::OpenId;
 
 use crate::shmem::InodeId;
 use crate::socket::SocketEnd;
@@ -41,6 +42,20 @@ pub mod flags {
     pub const SETTABLE: u32 = APPEND | NONBLOCK | 0o40_000 | 0o1_000_000;
 }
 
+/// A driver of a kernel, by the place in which it registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DriverId(pub u16);
+
+/// What a driver's open file description stands for. The driver counts the references on its objects itself: one for each
+/// description, given back when the description is released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DriverFile {
+    /// Whose it is.
+    pub driver: DriverId,
+    /// Which of the driver's objects.
+    pub object: u32,
+}
+
 /// What an open file description is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {
@@ -48,6 +63,10 @@ pub enum FileKind {
     Shmem(InodeId),
     /// `/dev/liveupdate`.
     Device,
+    /// `/dev/liveupdate` of a posted design, where each open counts.
+    Control(OpenId),
+    /// `/sys/kernel/liveupdate/state` of a posted design.
+    LuoState,
     /// A session.
     Session(SessionKey),
     /// `/dev/null`.
@@ -72,6 +91,8 @@ pub enum FileKind {
     Test(TestId),
     /// A file of an outside program that no handler takes.
     Foreign,
+    /// A file of a driver.
+    Driver(DriverFile),
 }
 
 impl FileKind {
@@ -80,7 +101,8 @@ impl FileKind {
     pub fn text(self) -> &'static str {
         match self {
             Self::Shmem(_) => "a memory file",
-            Self::Device => "the live update device",
+            Self::Device | Self::Control(_) => "the live update device",
+            Self::LuoState => "the live update state",
             Self::Session(_) => "a live update session",
             Self::Null => "/dev/null",
             Self::Zero => "/dev/zero",
@@ -93,6 +115,7 @@ impl FileKind {
             Self::HugetlbMemfd => "a hugetlb memfd",
             Self::Test(_) => "a test file",
             Self::Foreign => "a file of another type",
+            Self::Driver(_) => "a driver's file",
         }
     }
 }

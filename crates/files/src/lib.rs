@@ -2,7 +2,7 @@
 //!
 //! [`FileTable`] counts references on open file descriptions; [`shmem`] is the memory file behind memfds and
 //! tmpfs files, its contents in folios of physical memory; [`memfd`] is the handler that preserves them; [`test_file`] is a
-//! file type of our own whose handler can be made to fail.
+//! file type of our own whose handler can be made to fail; [`posted`] has both for the posted designs.
 //! Everything here is dropped at a kexec: a retrieved file is built anew from bytes.
 //!
 //! Not here: descriptors and paths (crate `luosim-machine`), which session holds what (crate `luosim-luo`).
@@ -12,11 +12,12 @@
 mod file;
 pub mod memfd;
 mod page_cache;
+pub mod posted;
 pub mod shmem;
 mod socket;
 pub mod test_file;
 
-pub use file::{FileKind, FileTable, OpenFile, flags};
+pub use file::{DriverFile, DriverId, FileKind, FileTable, OpenFile, flags};
 pub use page_cache::{Folio, PageCache};
 pub use shmem::{InodeId, InodeTable, Shmem, ShmemKind};
 pub use socket::SocketEnd;

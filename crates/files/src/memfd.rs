@@ -13,7 +13,7 @@ use luosim_abi::memfd::{v1, v2};
 use luosim_abi::quirk::{Quirk, Quirks};
 use luosim_abi::release::MemfdVersion;
 use luosim_abi::{Errno, KResult};
-use luosim_luo::{FileHandler, FileId, Host, Identity, RetrieveStatus};
+use luosim_luo::{Context, FileHandler, FileId, Host, Identity, RetrieveStatus};
 use luosim_physmem::{PhysAddr, PhysMem};
 
 use crate::file::FileKind;
@@ -106,33 +106,27 @@ impl<H: Host + HasFiles> FileHandler<H> for MemfdHandler {
         inode_of(host.files(), file).describe()
     }
 
-    fn preserve(&self, host: &mut H, file: FileId) -> KResult<u64> {
-        self.preserve_file(host, file)
+    fn preserve(&self, cx: &mut Context<'_, H>, file: FileId) -> KResult<u64> {
+        self.preserve_file(cx.host, file)
     }
 
-    fn unpreserve(&self, host: &mut H, file: FileId, data: u64) {
-        self.unpreserve_file(host, file, data);
+    fn unpreserve(&self, cx: &mut Context<'_, H>, file: FileId, data: u64) {
+        self.unpreserve_file(cx.host, file, data);
     }
 
-    fn freeze(&self, host: &mut H, file: FileId, data: u64) -> KResult<u64> {
-        let (files, mut memory) = host.files_and_memory();
+    fn freeze(&self, cx: &mut Context<'_, H>, file: FileId, data: u64) -> KResult<u64> {
+        let (files, mut memory) = cx.host.files_and_memory();
         self.freeze_file(files, &mut memory, file, data);
         Ok(data)
     }
 
-    fn unfreeze(&self, _host: &mut H, _file: FileId, _data: u64) {}
-
-    fn retrieve(&self, host: &mut H, data: u64) -> KResult<FileId> {
-        self.retrieve_file(host, data)
+    fn retrieve(&self, cx: &mut Context<'_, H>, data: u64) -> KResult<FileId> {
+        self.retrieve_file(cx.host, data)
     }
 
-    fn can_finish(&self, _host: &mut H, _status: RetrieveStatus, _data: u64) -> bool {
-        true
-    }
-
-    fn finish(&self, host: &mut H, status: RetrieveStatus, data: u64) {
+    fn finish(&self, cx: &mut Context<'_, H>, status: RetrieveStatus, data: u64) {
         if status == RetrieveStatus::Untried {
-            self.discard(host, data);
+            self.discard(cx.host, data);
         }
     }
 }

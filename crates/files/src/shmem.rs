@@ -59,6 +59,8 @@ pub struct Shmem {
     seals: Seals,
     frozen: bool,
     pins: u32,
+    /// Mappings of an IOMMU: its pages must stay where they are.
+    device_maps: u32,
     /// Shared mappings through which a program may write.
     writable_mappings: u32,
     cache: PageCache,
@@ -196,6 +198,46 @@ impl Shmem {
         Ok(())
     }
 
+    /// Makes the first `pages` pages, as zeros where there are none, and marks them used: what pinning them does.
+    ///
+    /// # Errors
+    /// EPERM: a page would have to be added, and the file is frozen; ENOMEM.
+    pub fn populate(&mut self, ram: &mut Ram, pages: u64) -> KResult<()> {
+        if self.frozen && self.cache.first_vacant(0, pages).is_some() {
+            return Err(self.frozen_refusal("no page can be added"));
+        }
+        self.fill_holes(ram, pages)?;
+        self.make_uptodate(ram);
+        Ok(())
+    }
+
+    /// The folio that holds page `index`.
+    #[must_use]
+    pub fn page(&self, index: u64) -> Option<Folio> {
+        self.cache.get(index)
+    }
+
+    /// Pins the file for a mapping of an IOMMU. The caller holds a reference on it meanwhile.
+    pub fn map_for_device(&mut self) {
+        self.device_maps += 1;
+        self.pins += 1;
+    }
+
+    /// Undoes [`Self::map_for_device`].
+    pub fn unmap_for_device(&mut self) {
+        self.device_maps = self.device_maps.saturating_sub(1);
+        self.unpin();
+    }
+
+    /// Refuses to take pages out while devices reach them. A kernel would take them out and keep them for the device alone, which
+    /// is not modelled.
+    pub(crate) fn check_device_maps(&self) -> KResult<()> {
+        if self.device_maps == 0 {
+            return Ok(());
+        }
+        Err(Errno::EBUSY.because(format!("{} is mapped for devices", self.describe())))
+    }
+
     pub(crate) fn set_frozen(&mut self, frozen: bool) {
         self.frozen = frozen;
     }
@@ -262,6 +304,7 @@ impl InodeTable {
             seals,
             frozen: false,
             pins: 0,
+            device_maps: 0,
             writable_mappings: 0,
             cache: PageCache::default(),
             accounted: 0,

@@ -7,7 +7,7 @@
 //! check their order.
 
 use luosim_abi::{Errno, KResult};
-use luosim_luo::{FileHandler, FileId, Host, Identity, RetrieveStatus};
+use luosim_luo::{Context, FileHandler, FileId, Host, Identity, RetrieveStatus};
 use luosim_physmem::{FrameUse, PAGE_SIZE, PhysAddr, PhysMem};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -38,12 +38,20 @@ pub enum Callback {
     Retrieve,
     /// FINISH answers EBUSY, in the next kernel.
     CanFinish,
+    /// PREPARE fails. In the posted designs only, which have neither `preserve` nor `can_finish`.
+    Prepare,
 }
 
 impl Callback {
-    /// Every callback that can fail.
+    /// Every callback of the merged interface that can fail.
     pub const ALL: [Self; 5] =
         [Self::CanPreserve, Self::Preserve, Self::Freeze, Self::Retrieve, Self::CanFinish];
+
+    /// The callback of this name, of either interface.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().chain([Self::Prepare]).find(|callback| callback.name() == name)
+    }
 
     /// The callback's name in `struct liveupdate_file_ops`.
     #[must_use]
@@ -54,6 +62,7 @@ impl Callback {
             Self::Freeze => "freeze",
             Self::Retrieve => "retrieve",
             Self::CanFinish => "can_finish",
+            Self::Prepare => "prepare",
         }
     }
 }
@@ -84,13 +93,13 @@ impl Fault {
 #[derive(Clone, Debug)]
 pub struct TestFile {
     contents: Vec<u8>,
-    faults: [Fault; 5],
+    faults: [Fault; 6],
     refs: u32,
 }
 
 impl Default for TestFile {
     fn default() -> Self {
-        Self { contents: Vec::new(), faults: [Fault::NONE; 5], refs: 0 }
+        Self { contents: Vec::new(), faults: [Fault::NONE; 6], refs: 0 }
     }
 }
 
@@ -122,6 +131,11 @@ impl TestFile {
         }
         self.contents[from..from + count].copy_from_slice(&bytes[..count]);
         Ok(count)
+    }
+
+    /// Whether a callback is told to fail.
+    pub(crate) fn fails(&self, callback: Callback) -> bool {
+        self.faults[callback as usize].times > 0
     }
 
     /// Makes a callback fail from now on.
@@ -210,14 +224,14 @@ const CONTENTS_AT: u64 = 32;
 #[derive(Clone, Copy, Debug)]
 pub struct TestHandler;
 
-fn id_of(files: &Files, file: FileId) -> Option<TestId> {
+pub(crate) fn id_of(files: &Files, file: FileId) -> Option<TestId> {
     match files.table.get(file).kind {
         FileKind::Test(id) => Some(id),
         _ => None,
     }
 }
 
-fn owned(files: &Files, file: FileId) -> TestId {
+pub(crate) fn owned(files: &Files, file: FileId) -> TestId {
     id_of(files, file).expect("only test files are given to this handler")
 }
 
@@ -230,7 +244,7 @@ fn read(mem: &PhysMem, data: u64) -> KResult<Saved> {
 
 impl TestHandler {
     /// Logs the callback; says whether it is told to fail.
-    fn called<H: HasFiles>(host: &mut H, id: TestId, callback: Callback) -> KResult<()> {
+    pub(crate) fn called<H: HasFiles>(host: &mut H, id: TestId, callback: Callback) -> KResult<()> {
         let (files, memory) = host.files_and_memory();
         let fault = &mut files.tests.get_mut(id).faults[callback as usize];
         let (fails, errno, name) = (fault.take(), fault.errno, callback.name());
@@ -239,12 +253,12 @@ impl TestHandler {
         if fails { Err(told(errno, name)) } else { Ok(()) }
     }
 
-    fn say<H: HasFiles>(host: &mut H, id: TestId, what: &str) {
+    pub(crate) fn say<H: HasFiles>(host: &mut H, id: TestId, what: &str) {
         host.files_and_memory().1.log.info(format!("luosim_test: file {}: {what}", id.0));
     }
 
     /// Writes the file as it is now to its page.
-    fn write<H: HasFiles>(host: &mut H, file: FileId, data: u64) {
+    pub(crate) fn write<H: HasFiles>(host: &mut H, file: FileId, data: u64) {
         let (files, memory) = host.files_and_memory();
         let id = owned(files, file);
         let test = files.tests.get(id);
@@ -262,55 +276,9 @@ impl TestHandler {
         mem.write_obj(PhysAddr::new(data), &saved).expect("the structure is a page of this kernel");
         mem.write(contents, &test.contents).expect("the contents fit in the page");
     }
-}
 
-fn told(errno: Errno, name: &str) -> luosim_abi::Refusal {
-    errno.because(format!("the test file was told to fail in {name}"))
-}
-
-impl<H: Host + HasFiles> FileHandler<H> for TestHandler {
-    fn compatible(&self) -> &'static str {
-        "luosim-test-v1"
-    }
-
-    fn can_preserve(&self, host: &H, file: FileId) -> bool {
-        let id = id_of(host.files(), file);
-        id.is_some_and(|id| host.files().tests.get(id).faults[Callback::CanPreserve as usize].times == 0)
-    }
-
-    fn identity(&self, host: &H, file: FileId) -> Identity {
-        Identity(owned(host.files(), file).0.into())
-    }
-
-    fn describe(&self, host: &H, file: FileId) -> String {
-        format!("test file {}", owned(host.files(), file).0)
-    }
-
-    fn preserve(&self, host: &mut H, file: FileId) -> KResult<u64> {
-        Self::called(host, owned(host.files(), file), Callback::Preserve)?;
-        let (_, memory) = host.files_and_memory();
-        let page = memory.kho.alloc_preserve(memory.ram, PAGE_SIZE, FrameUse::HandlerData)?;
-        Self::write(host, file, page.raw());
-        Ok(page.raw())
-    }
-
-    fn unpreserve(&self, host: &mut H, file: FileId, data: u64) {
-        Self::say(host, owned(host.files(), file), "unpreserve");
-        let (_, memory) = host.files_and_memory();
-        memory.kho.unpreserve_free(memory.ram, PhysAddr::new(data));
-    }
-
-    fn freeze(&self, host: &mut H, file: FileId, data: u64) -> KResult<u64> {
-        Self::called(host, owned(host.files(), file), Callback::Freeze)?;
-        Self::write(host, file, data);
-        Ok(data)
-    }
-
-    fn unfreeze(&self, host: &mut H, file: FileId, _data: u64) {
-        Self::say(host, owned(host.files(), file), "unfreeze");
-    }
-
-    fn retrieve(&self, host: &mut H, data: u64) -> KResult<FileId> {
+    /// Makes the file again; fails as the previous kernel's file was told to.
+    pub(crate) fn rebuild<H: HasFiles>(host: &mut H, data: u64) -> KResult<FileId> {
         let (files, memory) = host.files_and_memory();
         let saved = read(&memory.ram.mem, data)?;
         let mut fault = Fault { errno: saved.errno(), times: saved.retrieve_times.get() };
@@ -330,22 +298,73 @@ impl<H: Host + HasFiles> FileHandler<H> for TestHandler {
         memory.log.info(format!("luosim_test: file {}: retrieve", id.0));
         Ok(file)
     }
+}
 
-    fn can_finish(&self, host: &mut H, _status: RetrieveStatus, data: u64) -> bool {
-        let (_, memory) = host.files_and_memory();
-        let Ok(saved) = read(&memory.ram.mem, data) else { return true };
+fn told(errno: Errno, name: &str) -> luosim_abi::Refusal {
+    errno.because(format!("the test file was told to fail in {name}"))
+}
+
+impl<H: Host + HasFiles> FileHandler<H> for TestHandler {
+    fn compatible(&self) -> &'static str {
+        "luosim-test-v1"
+    }
+
+    fn can_preserve(&self, host: &H, file: FileId) -> bool {
+        let id = id_of(host.files(), file);
+        id.is_some_and(|id| !host.files().tests.get(id).fails(Callback::CanPreserve))
+    }
+
+    fn identity(&self, host: &H, file: FileId) -> Identity {
+        Identity(owned(host.files(), file).0.into())
+    }
+
+    fn describe(&self, host: &H, file: FileId) -> String {
+        format!("test file {}", owned(host.files(), file).0)
+    }
+
+    fn preserve(&self, cx: &mut Context<'_, H>, file: FileId) -> KResult<u64> {
+        Self::called(cx.host, owned(cx.host.files(), file), Callback::Preserve)?;
+        let (_, memory) = cx.host.files_and_memory();
+        let page = memory.kho.alloc_preserve(memory.ram, PAGE_SIZE, FrameUse::HandlerData)?;
+        Self::write(cx.host, file, page.raw());
+        Ok(page.raw())
+    }
+
+    fn unpreserve(&self, cx: &mut Context<'_, H>, file: FileId, data: u64) {
+        Self::say(cx.host, owned(cx.host.files(), file), "unpreserve");
+        let (_, memory) = cx.host.files_and_memory();
+        memory.kho.unpreserve_free(memory.ram, PhysAddr::new(data));
+    }
+
+    fn freeze(&self, cx: &mut Context<'_, H>, file: FileId, data: u64) -> KResult<u64> {
+        Self::called(cx.host, owned(cx.host.files(), file), Callback::Freeze)?;
+        Self::write(cx.host, file, data);
+        Ok(data)
+    }
+
+    fn unfreeze(&self, cx: &mut Context<'_, H>, file: FileId, _data: u64) {
+        Self::say(cx.host, owned(cx.host.files(), file), "unfreeze");
+    }
+
+    fn retrieve(&self, cx: &mut Context<'_, H>, data: u64) -> KResult<FileId> {
+        Self::rebuild(cx.host, data)
+    }
+
+    fn can_finish(&self, cx: &mut Context<'_, H>, _status: RetrieveStatus, data: u64) -> Result<(), String> {
+        let (_, memory) = cx.host.files_and_memory();
+        let Ok(saved) = read(&memory.ram.mem, data) else { return Ok(()) };
         let mut fault = Fault { times: saved.can_finish_times.get(), ..Fault::NONE };
-        let fails = fault.take();
-        if fails {
+        if fault.take() {
             let left = Saved { can_finish_times: fault.times.into(), ..saved };
             memory.ram.mem.write_obj(PhysAddr::new(data), &left).expect("it was read there");
             memory.log.info("luosim_test: can_finish: fails");
+            return Err(String::from("the test file was told to fail in can_finish"));
         }
-        !fails
+        Ok(())
     }
 
-    fn finish(&self, host: &mut H, _status: RetrieveStatus, data: u64) {
-        let (_, memory) = host.files_and_memory();
+    fn finish(&self, cx: &mut Context<'_, H>, _status: RetrieveStatus, data: u64) {
+        let (_, memory) = cx.host.files_and_memory();
         memory.log.info("luosim_test: finish");
         if !memory.kho.restore_free(memory.ram, PhysAddr::new(data)) {
             memory.log.warn(format!("luosim_test: the structure at {data:#x} is not preserved"));

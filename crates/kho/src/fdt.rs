@@ -1,10 +1,11 @@
 //! Small flattened device trees, as KHO and LUO use them: a root and its children, strings and numbers.
 //!
 //! Numeric properties are raw native-endian (little-endian) bytes, only 4-aligned: never cells. Reading is by
-//! `dtoolkit` after our own header check, writing by `vm-fdt`: trees are equal to the kernel's in meaning, not
+//! `dtoolkit` after our own header check, writing by `vm-fdt`, or by `dtoolkit` where names are numbers: trees are equal to the kernel's in meaning, not
 //! in the order of their strings.
 
 use dtoolkit::fdt::{Fdt, FdtNode};
+use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use dtoolkit::{Node as _, Property as _};
 use luosim_abi::fdt::{FdtHeader, HEADER_SIZE, HeaderError};
 use luosim_physmem::{PhysAddr, ReadPhys};
@@ -136,6 +137,17 @@ impl Node {
         Self { properties, children }
     }
 
+    fn model(&self, name: &str) -> DeviceTreeNode {
+        let mut node = DeviceTreeNode::new_unchecked(name);
+        for (property, value) in &self.properties {
+            node.add_property(DeviceTreeProperty::new_unchecked(property, value.as_slice()));
+        }
+        for (child, tree) in &self.children {
+            node.add_child(tree.model(child));
+        }
+        node
+    }
+
     fn write(&self, writer: &mut FdtWriter, name: &str) -> Result<(), vm_fdt::Error> {
         let node = writer.begin_node(name)?;
         for (property, value) in &self.properties {
@@ -180,14 +192,17 @@ impl Tree {
     /// # Errors
     /// [`TreeError`].
     pub fn read(mem: &impl ReadPhys, addr: PhysAddr, room: u64) -> Result<Self, TreeError> {
-        let mut header = [0; HEADER_SIZE];
-        mem.read_bytes(addr, &mut header).map_err(|_| TreeError::Outside)?;
-        let header = FdtHeader::read_from_bytes(&header).expect("the size is the header's");
-        header.check(room).map_err(TreeError::Header)?;
-        let total = usize::try_from(header.totalsize.get()).expect("at most a page");
-        let mut blob = vec![0; total];
-        mem.read_bytes(addr, &mut blob).map_err(|_| TreeError::Outside)?;
-        Self::parse(&blob)
+        Self::parse(&bytes_at(mem, addr, room)?)
+    }
+
+    /// [`Self::read`] of a tree whose root may have a name, which the library refuses and kernels do not mind.
+    ///
+    /// # Errors
+    /// [`TreeError`].
+    pub fn read_named(mem: &impl ReadPhys, addr: PhysAddr, room: u64) -> Result<Self, TreeError> {
+        let mut blob = bytes_at(mem, addr, room)?;
+        let name = take_root_name(&mut blob);
+        Ok(Self { name, ..Self::parse(&blob)? })
     }
 
     /// Reads a tree from its bytes.
@@ -196,7 +211,7 @@ impl Tree {
     /// [`TreeError::Structure`].
     pub fn parse(blob: &[u8]) -> Result<Self, TreeError> {
         let fdt = Fdt::new(blob).map_err(|error| TreeError::Structure(error.to_string()))?;
-        Ok(Self { name: fdt.root().name().to_owned(), root: Node::copy(&fdt.root(), 2) })
+        Ok(Self::new(Node::copy(&fdt.root(), 2)))
     }
 
     /// The bytes of the tree.
@@ -208,6 +223,15 @@ impl Tree {
         self.try_to_blob().expect("the names of this tree are names")
     }
 
+    /// The bytes of the tree, whose names need not be such as the format allows: kernels name nodes after numbers. No name
+    /// may have a NUL, and of children with one name the last is written.
+    #[must_use]
+    pub fn to_blob_unchecked(&self) -> Vec<u8> {
+        let mut tree = DeviceTree::new();
+        tree.root = self.root.model(&self.name);
+        tree.to_dtb()
+    }
+
     /// The bytes of the tree.
     ///
     /// # Errors
@@ -217,6 +241,40 @@ impl Tree {
         self.root.write(&mut writer, &self.name).map_err(|error| NameError(error.to_string()))?;
         Ok(writer.finish().expect("every node was ended"))
     }
+}
+
+/// The bytes of the tree at `addr`, of at most `room` bytes, whose header is good.
+fn bytes_at(mem: &impl ReadPhys, addr: PhysAddr, room: u64) -> Result<Vec<u8>, TreeError> {
+    let mut header = [0; HEADER_SIZE];
+    mem.read_bytes(addr, &mut header).map_err(|_| TreeError::Outside)?;
+    let header = FdtHeader::read_from_bytes(&header).expect("the size is the header's");
+    header.check(room).map_err(TreeError::Header)?;
+    let total = usize::try_from(header.totalsize.get()).expect("no more than there is room for");
+    let mut blob = vec![0; total];
+    mem.read_bytes(addr, &mut blob).map_err(|_| TreeError::Outside)?;
+    Ok(blob)
+}
+
+const BEGIN_NODE: [u8; 4] = 1u32.to_be_bytes();
+const NOP: [u8; 4] = 4u32.to_be_bytes();
+
+/// Takes the name of the root out of the bytes of a tree: it is empty then, and what it took is skipped by readers. No
+/// name, and no change, where there is no root.
+fn take_root_name(blob: &mut [u8]) -> String {
+    let start = FdtHeader::read_from_prefix(blob)
+        .ok()
+        .and_then(|(header, _)| usize::try_from(header.off_dt_struct.get()).ok());
+    let Some(block) = start.and_then(|start| blob.get_mut(start..)) else { return String::new() };
+    if !block.starts_with(&BEGIN_NODE) {
+        return String::new();
+    }
+    let rest = &mut block[BEGIN_NODE.len()..];
+    let Some(len) = rest.iter().position(|byte| *byte == 0) else { return String::new() };
+    let name = String::from_utf8_lossy(&rest[..len]).into_owned();
+    for (index, word) in rest.chunks_exact_mut(4).take((len + 4) / 4).enumerate() {
+        word.copy_from_slice(if index == 0 { &[0; 4] } else { &NOP });
+    }
+    name
 }
 
 #[cfg(test)]
@@ -238,11 +296,17 @@ mod tests {
     }
 
     #[test]
-    fn a_root_may_have_a_name() {
-        let tree = Tree::named("file-descriptors", Node::new("file-descriptors-v1"));
-        let read = Tree::parse(&tree.to_blob()).expect("well formed");
+    fn roots_may_have_names_and_nodes_numbers() {
+        let child = Node::new("memfd-v1").with_u64("data", 0x1000);
+        let root = Node::new("file-descriptors-v1").with_child("0x10", child.clone()).with_child("0", child);
+        let tree = Tree::named("file-descriptors", root);
+        assert!(tree.try_to_blob().is_err(), "the other writer refuses it");
+        let mut blob = tree.to_blob_unchecked();
+        assert!(Tree::parse(&blob).is_err(), "the library wants a root without a name");
+        let name = take_root_name(&mut blob);
+        let read = Tree { name, ..Tree::parse(&blob).expect("well formed") };
         assert_eq!(read, tree);
-        assert_ne!(read, Tree::new(Node::new("file-descriptors-v1")));
+        assert_eq!(read.root().child("0x10").and_then(|node| node.u64("data")), Some(0x1000));
     }
 
     #[test]

@@ -16,8 +16,9 @@ use rustc_hash::FxHashSet;
 use crate::file_set::{File, FileSet, HandlerIndex};
 use crate::flb::{FlbOps, FlbRegistry};
 use crate::format::{FileArea, FoundSession, Header, Incoming, Outgoing, v1, v5};
+use crate::handler::FileHandler;
 use crate::held::HeldFiles;
-use crate::host::{FileHandler, Host, Memory, RetrieveStatus, SessionKey};
+use crate::host::{Host, Memory, RetrieveStatus, SessionKey};
 use crate::ops::Direction;
 use crate::session::{Session, SessionList};
 use crate::{Deserialized, Disturbance, Event, Luo};
@@ -98,6 +99,7 @@ impl<H: Host> Luo<H> {
             flbs: FlbRegistry::new(PhysAddr::NULL, config.quirks),
             device_open: false,
             serialized: false,
+            retrieving: Vec::new(),
             disturbance: Disturbance::default(),
             points: 0,
         }
@@ -145,6 +147,24 @@ impl<H: Host> Luo<H> {
         let index = self.handler_named(handler.as_bytes());
         let index = index.ok_or_else(|| Errno::EINVAL.because(format!("no handler '{handler}'")))?;
         self.flbs.register(index, ops)
+    }
+
+    /// Makes an FLB known that no handler has: a core of the kernel that wants to know what came, whichever handlers there are. A
+    /// handler may be bound to it later.
+    ///
+    /// # Errors
+    /// As [`Self::register_flb`], the handler aside.
+    pub fn add_flb(&mut self, ops: Rc<dyn FlbOps<H>>) -> KResult<()> {
+        if !self.enabled || !self.release.flb {
+            return Err(Errno::EOPNOTSUPP.because("file-lifecycle-bound objects are not available"));
+        }
+        self.flbs.add(ops).map(|_| ())
+    }
+
+    /// Whether an FLB is known here.
+    #[must_use]
+    pub fn has_flb(&self, name: &str) -> bool {
+        self.flbs.knows(name)
     }
 
     /// FLBs that are registered.

@@ -7,6 +7,9 @@
 //! million files cost no second table, and a miss of the cache less for each call. The first token that does not
 //! ascend makes an index of all. Files are mostly asked for in their order: the place behind the one found last is
 //! looked at first.
+//!
+//! Handlers that depend on other files ask for the token of a file. The first such question makes an index; sessions of
+//! memory files never have one.
 
 use std::cell::Cell;
 
@@ -37,6 +40,8 @@ pub(crate) struct FileSet {
     by_token: Option<FxHashMap<u64, usize>>,
     /// Behind the file found last.
     next: Cell<usize>,
+    /// The first place of each preserved description; none until somebody asks by file.
+    by_file: Option<FxHashMap<FileId, usize>>,
 }
 
 impl FileSet {
@@ -93,6 +98,21 @@ impl FileSet {
         self.files[index]
     }
 
+    /// The file whose preserved description is `id`.
+    pub(crate) fn find_preserved(&mut self, id: FileId) -> Option<&File> {
+        let files = &self.files;
+        let index = self.by_file.get_or_insert_with(|| {
+            let mut index = FxHashMap::default();
+            for (at, file) in files.iter().enumerate() {
+                if let Some(id) = file.preserved {
+                    index.entry(id).or_insert(at);
+                }
+            }
+            index
+        });
+        index.get(&id).map(|at| &self.files[*at])
+    }
+
     pub(crate) fn set_data(&mut self, index: usize, data: u64) {
         self.files[index].data = data;
     }
@@ -106,6 +126,9 @@ impl FileSet {
         if let Some(index) = &mut self.by_token {
             index.entry(file.token).or_insert(self.files.len());
         }
+        if let (Some(index), Some(id)) = (&mut self.by_file, file.preserved) {
+            index.entry(id).or_insert(self.files.len());
+        }
         self.files.push(file);
     }
 
@@ -115,6 +138,11 @@ impl FileSet {
             && index.get(&file.token) == Some(&self.files.len())
         {
             index.remove(&file.token);
+        }
+        if let (Some(index), Some(id)) = (&mut self.by_file, file.preserved)
+            && index.get(&id) == Some(&self.files.len())
+        {
+            index.remove(&id);
         }
         Some(file)
     }
@@ -143,6 +171,23 @@ mod tests {
         assert_eq!(set.find(1).map(|found| found.data), Some(10), "popping the second keeps the first");
         assert_eq!(set.pop().map(|last| last.data), Some(20));
         assert!(!set.has(2));
+    }
+
+    #[test]
+    fn files_are_found_by_their_description_before_and_after_the_first_question() {
+        let described = |token, id| File { preserved: Some(FileId(id)), ..file(token, 0) };
+        let mut set = FileSet::default();
+        set.push(described(5, 1));
+        set.push(described(6, 2));
+        let token = |set: &mut FileSet, id| set.find_preserved(FileId(id)).map(|file| file.token);
+        assert_eq!((token(&mut set, 1), token(&mut set, 3)), (Some(5), None));
+        set.push(described(7, 3));
+        set.push(described(8, 3));
+        assert_eq!(token(&mut set, 3), Some(7), "pushed after the index was made; the first counts");
+        set.pop();
+        assert_eq!(token(&mut set, 3), Some(7), "popping the second keeps the first");
+        set.pop();
+        assert_eq!(token(&mut set, 3), None);
     }
 
     #[test]

@@ -16,9 +16,15 @@ use crate::file_set::HandlerIndex;
 use crate::host::{Host, Memory};
 
 /// What an FLB does (`struct liveupdate_flb_ops`).
+///
+/// The counts are over the files of all sessions whose handler it is bound to, and of those who got it.
 pub trait FlbOps<H: Host> {
     /// The string in its record, at most 47 bytes.
     fn compatible(&self) -> &'static str;
+    /// Whether `preserve` gives a handle and no object: then nobody inside the kernel can get it while it is outgoing.
+    fn data_only(&self) -> bool {
+        false
+    }
     /// First file: makes the object survive; returns its 64-bit handle.
     ///
     /// # Errors
@@ -47,7 +53,6 @@ struct Incoming {
 
 struct Flb<H: Host> {
     ops: Rc<dyn FlbOps<H>>,
-    handlers: Vec<HandlerIndex>,
     outgoing: u64,
     data: u64,
     incoming: Incoming,
@@ -56,6 +61,8 @@ struct Flb<H: Host> {
 /// All FLBs of a kernel, in order of first registration.
 pub(crate) struct FlbRegistry<H: Host> {
     flbs: Vec<Flb<H>>,
+    /// Places in `flbs` by handler, in order of registration: files come and go by the hundred thousand.
+    by_handler: Vec<Vec<usize>>,
     /// The page of the previous kernel; 0 if it left none.
     table: PhysAddr,
     quirks: Quirks,
@@ -63,7 +70,7 @@ pub(crate) struct FlbRegistry<H: Host> {
 
 impl<H: Host> FlbRegistry<H> {
     pub(crate) fn new(table: PhysAddr, quirks: Quirks) -> Self {
-        Self { flbs: Vec::new(), table, quirks }
+        Self { flbs: Vec::new(), by_handler: Vec::new(), table, quirks }
     }
 
     /// Binds `ops` to a handler.
@@ -71,32 +78,50 @@ impl<H: Host> FlbRegistry<H> {
     /// # Errors
     /// EEXIST if it is bound already, or another has its string; ENOSPC at 63.
     pub(crate) fn register(&mut self, handler: HandlerIndex, ops: Rc<dyn FlbOps<H>>) -> KResult<()> {
-        let name = ops.compatible();
-        let twice = |name: &str| Errno::EEXIST.because(format!("FLB '{name}' is registered already"));
-        if let Some(flb) = self.flbs.iter_mut().find(|flb| Rc::ptr_eq(&flb.ops, &ops)) {
-            if flb.handlers.contains(&handler) {
-                return Err(twice(name));
+        if let Some(index) = self.flbs.iter().position(|flb| Rc::ptr_eq(&flb.ops, &ops)) {
+            if self.of(handler).contains(&index) {
+                let name = ops.compatible();
+                return Err(Errno::EEXIST.because(format!("FLB '{name}' is registered already")));
             }
-            flb.handlers.push(handler);
+            self.bind(handler, index);
             return Ok(());
         }
+        let index = self.add(ops)?;
+        self.bind(handler, index);
+        Ok(())
+    }
+
+    /// Makes an object known without a handler: its users may ask whether the previous kernel left it.
+    ///
+    /// # Errors
+    /// EEXIST if another has its string; ENOSPC at 63.
+    pub(crate) fn add(&mut self, ops: Rc<dyn FlbOps<H>>) -> KResult<usize> {
+        let name = ops.compatible();
         if self.flbs.len() >= abi::MAX_ENTRIES {
             return Err(Errno::ENOSPC.because(format!("{} FLBs are registered already", abi::MAX_ENTRIES)));
         }
         if self.flbs.iter().any(|flb| flb.ops.compatible() == name) {
-            return Err(twice(name));
+            return Err(Errno::EEXIST.because(format!("FLB '{name}' is registered already")));
         }
-        let incoming = Incoming::default();
-        self.flbs.push(Flb { ops, handlers: vec![handler], outgoing: 0, data: 0, incoming });
-        Ok(())
+        self.flbs.push(Flb { ops, outgoing: 0, data: 0, incoming: Incoming::default() });
+        Ok(self.flbs.len() - 1)
+    }
+
+    fn bind(&mut self, handler: HandlerIndex, index: usize) {
+        if self.by_handler.len() <= handler.0 {
+            self.by_handler.resize_with(handler.0 + 1, Vec::new);
+        }
+        let mine = &mut self.by_handler[handler.0];
+        mine.push(index);
+        mine.sort_unstable();
     }
 
     pub(crate) fn count(&self) -> usize {
         self.flbs.len()
     }
 
-    fn of(&self, handler: HandlerIndex) -> Vec<usize> {
-        (0..self.flbs.len()).filter(|index| self.flbs[*index].handlers.contains(&handler)).collect()
+    fn of(&self, handler: HandlerIndex) -> &[usize] {
+        self.by_handler.get(handler.0).map_or(&[], Vec::as_slice)
     }
 
     /// One more file of `handler`: every FLB of it, in order of registration.
@@ -104,11 +129,10 @@ impl<H: Host> FlbRegistry<H> {
     /// # Errors
     /// That of an FLB's `preserve`; those before it are put again, last first.
     pub(crate) fn get_outgoing(&mut self, host: &mut H, handler: HandlerIndex) -> KResult<()> {
-        let mine = self.of(handler);
-        for (done, index) in mine.iter().enumerate() {
-            if let Err(refusal) = self.get_one(host, *index) {
-                for undo in mine[..done].iter().rev() {
-                    self.put_one(host, *undo);
+        for done in 0..self.of(handler).len() {
+            if let Err(refusal) = self.get_one(host, self.of(handler)[done]) {
+                for undo in (0..done).rev() {
+                    self.put_one(host, self.of(handler)[undo]);
                 }
                 return Err(refusal);
             }
@@ -135,9 +159,28 @@ impl<H: Host> FlbRegistry<H> {
 
     /// One file of `handler` less: every FLB of it, in reverse order of registration.
     pub(crate) fn put_outgoing(&mut self, host: &mut H, handler: HandlerIndex) {
-        for index in self.of(handler).into_iter().rev() {
-            self.put_one(host, index);
+        for at in (0..self.of(handler).len()).rev() {
+            self.put_one(host, self.of(handler)[at]);
         }
+    }
+
+    /// The handle of an outgoing object, with one more count.
+    ///
+    /// # Errors
+    /// ENOENT: nobody preserves it, or it has no object.
+    pub(crate) fn get_outgoing_object(&mut self, name: &str) -> KResult<u64> {
+        let found = self.flbs.iter_mut().find(|flb| flb.ops.compatible() == name);
+        let flb = found.filter(|flb| flb.outgoing > 0 && !flb.ops.data_only());
+        let flb =
+            flb.ok_or_else(|| Errno::ENOENT.because(format!("no preserved file keeps FLB '{name}'")))?;
+        flb.outgoing += 1;
+        Ok(flb.data)
+    }
+
+    /// Gives a count of [`Self::get_outgoing_object`] back.
+    pub(crate) fn put_outgoing_object(&mut self, host: &mut H, name: &str) {
+        let index = self.by_name(name).expect("it was got before");
+        self.put_one(host, index);
     }
 
     /// Writes the table: each FLB with files, in order of registration.
@@ -176,6 +219,10 @@ impl<H: Host> FlbRegistry<H> {
             .find(|entry| entry.is_named(name))
             .map(|entry| (entry.data.get(), entry.count.get()))
             .ok_or_else(|| Errno::ENOENT.because(format!("the previous kernel left no FLB '{name}'")))
+    }
+
+    pub(crate) fn knows(&self, name: &str) -> bool {
+        self.flbs.iter().any(|flb| flb.ops.compatible() == name)
     }
 
     fn by_name(&self, name: &str) -> KResult<usize> {
@@ -229,8 +276,8 @@ impl<H: Host> FlbRegistry<H> {
 
     /// One incoming file of `handler` was finished.
     pub(crate) fn finish_file(&mut self, host: &mut H, handler: HandlerIndex) {
-        for index in self.of(handler).into_iter().rev() {
-            self.put_incoming_one(host, index);
+        for at in (0..self.of(handler).len()).rev() {
+            self.put_incoming_one(host, self.of(handler)[at]);
         }
     }
 

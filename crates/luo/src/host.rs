@@ -1,9 +1,10 @@
-//! What LUO needs of the kernel around it, of the calling process, and of the handlers of file types.
+//! What LUO needs of the kernel around it and of the calling process. What handlers of file types do is in `handler`.
 
 use luosim_abi::extensible::UserMemory;
 use luosim_abi::{Errno, KResult};
 use luosim_kho::{Kho, log::KernelLog};
-use luosim_physmem::Ram;
+use luosim_physmem::{FrameUse, PAGE_SIZE, PhysAddr, Ram};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::Event;
 
@@ -36,6 +37,51 @@ pub struct Memory<'a> {
     pub log: &'a mut KernelLog,
 }
 
+/// What most handlers carry: a structure in a page of its own, whose physical address is the handle.
+impl Memory<'_> {
+    /// Writes a structure to a page that is kept over the kexec; gives its address.
+    ///
+    /// # Errors
+    /// ENOMEM.
+    ///
+    /// # Panics
+    /// If the structure is larger than a page.
+    pub fn preserve_obj<T: IntoBytes + Immutable>(&mut self, obj: &T) -> KResult<u64> {
+        assert!(size_of::<T>() <= 4096, "a structure larger than a page");
+        let page = self.kho.alloc_preserve(self.ram, PAGE_SIZE, FrameUse::HandlerData)?;
+        self.update_obj(page.raw(), obj);
+        Ok(page.raw())
+    }
+
+    /// Writes it again.
+    ///
+    /// # Panics
+    /// If `data` is not what [`Self::preserve_obj`] gave in this kernel.
+    pub fn update_obj<T: IntoBytes + Immutable>(&mut self, data: u64, obj: &T) {
+        let written = self.ram.mem.write_obj(PhysAddr::new(data), obj);
+        written.expect("the page belongs to this kernel");
+    }
+
+    /// Reads what a kernel wrote, this one or the previous one, whose bytes may be anything.
+    ///
+    /// # Errors
+    /// EINVAL: outside memory.
+    pub fn read_obj<T: FromBytes + IntoBytes>(&self, data: u64) -> KResult<T> {
+        let read = self.ram.mem.read_obj(PhysAddr::new(data));
+        read.map_err(|error| Errno::EINVAL.because(format!("no structure can be read at {data:#x}: {error}")))
+    }
+
+    /// Gives the page back before the kexec.
+    pub fn unpreserve_obj(&mut self, data: u64) {
+        self.kho.unpreserve_free(self.ram, PhysAddr::new(data));
+    }
+
+    /// Frees the page of the previous kernel; whether it was one that nobody had taken.
+    pub fn discard_obj(&mut self, data: u64) -> bool {
+        self.kho.restore_free(self.ram, PhysAddr::new(data))
+    }
+}
+
 /// The kernel around the orchestrator.
 pub trait Host {
     /// Memory, KHO and log.
@@ -52,6 +98,8 @@ pub trait Host {
     fn open_session(&mut self, key: SessionKey) -> KResult<FileId>;
     /// Something happened that an observer outside the kernel wants to know (ledger, transcript).
     fn emit(&mut self, event: Event);
+    /// A reboot is at the point of its serialisation where [`crate::Disturbance`] has somebody make a call.
+    fn intrude(&mut self) {}
 }
 
 /// The process that makes an ioctl: its memory and its descriptors.
@@ -81,42 +129,4 @@ pub enum RetrieveStatus {
     Retrieved(FileId),
     /// The handler failed; the errno is answered for ever (6.19 forgets it).
     Failed(Errno),
-}
-
-/// What makes one type of file survive a kexec (`struct liveupdate_file_ops`).
-///
-/// `data` is the handler's 64-bit handle, carried to the next kernel: for a memfd the physical address of its
-/// structure. Callbacks get the whole kernel; they keep no state of their own across a kexec.
-pub trait FileHandler<H: Host> {
-    /// The string in the file record, at most 47 bytes.
-    fn compatible(&self) -> &'static str;
-    /// Whether this handler takes the file; the first handler that does, in order of registration, gets it.
-    fn can_preserve(&self, host: &H, file: FileId) -> bool;
-    /// What makes a second descriptor the same file.
-    fn identity(&self, host: &H, file: FileId) -> Identity;
-    /// The file in words, for reasons: `memfd "guest-ram" (inode 7)`.
-    fn describe(&self, host: &H, file: FileId) -> String;
-    /// Makes the file's state survive from now on; returns `data`.
-    ///
-    /// # Errors
-    /// The handler's errno; nothing is left preserved.
-    fn preserve(&self, host: &mut H, file: FileId) -> KResult<u64>;
-    /// Undoes [`Self::preserve`].
-    fn unpreserve(&self, host: &mut H, file: FileId, data: u64);
-    /// Last call before the jump; may replace `data`.
-    ///
-    /// # Errors
-    /// The handler's errno; it becomes the errno of `reboot`.
-    fn freeze(&self, host: &mut H, file: FileId, data: u64) -> KResult<u64>;
-    /// Undoes [`Self::freeze`] when the reboot fails.
-    fn unfreeze(&self, host: &mut H, file: FileId, data: u64);
-    /// Rebuilds the file in the new kernel: an open file description with one reference, which is LUO's.
-    ///
-    /// # Errors
-    /// The handler's errno, after it has cleaned up.
-    fn retrieve(&self, host: &mut H, data: u64) -> KResult<FileId>;
-    /// Whether the file may be finished now.
-    fn can_finish(&self, host: &mut H, status: RetrieveStatus, data: u64) -> bool;
-    /// The new kernel is done with the handover of this file; discards it if it was never retrieved.
-    fn finish(&self, host: &mut H, status: RetrieveStatus, data: u64);
 }

@@ -23,6 +23,7 @@ pub mod event;
 mod file_set;
 pub mod flb;
 mod format;
+pub mod handler;
 mod held;
 mod host;
 mod name;
@@ -35,7 +36,8 @@ pub use luosim_abi::extensible as argument;
 
 pub use boot::{BootPanic, LuoConfig};
 pub use event::{Event, FinishCause};
-pub use host::{Caller, FileHandler, FileId, Host, Identity, Memory, RetrieveStatus, SessionKey};
+pub use handler::{Context, FileHandler};
+pub use host::{Caller, FileId, Host, Identity, Memory, RetrieveStatus, SessionKey};
 pub use name::SessionName;
 pub use ops::Direction;
 pub use reboot::{Carried, Disturbance, Stop};
@@ -81,6 +83,8 @@ pub struct Luo<H: Host> {
     flbs: FlbRegistry<H>,
     device_open: bool,
     serialized: bool,
+    /// Files that are being retrieved now, each wanted by the one before it.
+    retrieving: Vec<(SessionKey, u64)>,
     /// What disturbs the next reboot.
     disturbance: Disturbance,
     /// Points of the serialisation passed so far.

@@ -7,8 +7,9 @@ use luosim_abi::{Errno, KResult};
 use crate::event::FinishCause;
 use crate::file_set::{File, FileSet, HandlerIndex};
 use crate::format::{FileArea, v1};
+use crate::handler::{Context, FileHandler};
 use crate::held::Place;
-use crate::host::{FileHandler, FileId, Host, Identity, RetrieveStatus, SessionKey};
+use crate::host::{FileId, Host, Identity, RetrieveStatus, SessionKey};
 use crate::name::SessionName;
 use crate::session::Session;
 use crate::{Event, Luo};
@@ -152,7 +153,7 @@ impl<H: Host> Luo<H> {
         let (index, handler) = self.handler_for(host, file)?;
         let identity = handler.identity(host, file);
         self.claim(host, &handler, index, identity, file, place)?;
-        let data = self.preserve_with_flbs(host, index, &handler, file);
+        let data = self.preserve_with_flbs(host, key, index, &handler, file);
         let data = data.inspect_err(|_| self.disclaim(index, identity))?;
         host.file_get(file);
         let status = RetrieveStatus::Untried;
@@ -202,12 +203,13 @@ impl<H: Host> Luo<H> {
     fn preserve_with_flbs(
         &mut self,
         host: &mut H,
+        key: SessionKey,
         index: HandlerIndex,
         handler: &Rc<dyn FileHandler<H>>,
         file: FileId,
     ) -> KResult<u64> {
         self.flbs.get_outgoing(host, index)?;
-        let data = handler.preserve(host, file);
+        let data = handler.preserve(&mut Context::new(self, host, key), file);
         data.inspect_err(|_| {
             if !self.quirks.has(Quirk::FlbCountOnError) {
                 self.flbs.put_outgoing(host, index);
@@ -238,12 +240,27 @@ impl<H: Host> Luo<H> {
             }
             RetrieveStatus::Failed(_) | RetrieveStatus::Untried => {}
         }
+        self.check_cycle(host, key, token)?;
         self.retrieve_new(host, key, &file)
+    }
+
+    /// Refuses a file whose retrieval is under way: it would wait for itself.
+    fn check_cycle(&self, host: &mut H, key: SessionKey, token: u64) -> KResult<()> {
+        let Some(start) = self.retrieving.iter().position(|waiting| *waiting == (key, token)) else {
+            return Ok(());
+        };
+        let chain: String =
+            self.retrieving[start..].iter().map(|(_, token)| format!("{token:#x} -> ")).collect();
+        let why = format!("the files of a session depend on each other in a circle: {chain}{token:#x}");
+        host.memory().log.err(format!("luo: {why}; a kernel would hang here"));
+        Err(Errno::EDEADLK.because(why))
     }
 
     fn retrieve_new(&mut self, host: &mut H, key: SessionKey, file: &File) -> KResult<FileId> {
         let handler = self.handlers[file.handler.0].clone();
-        let result = handler.retrieve(host, file.data);
+        self.retrieving.push((key, file.token));
+        let result = handler.retrieve(&mut Context::new(self, host, key), file.data);
+        self.retrieving.pop();
         let session = self.session_mut(key).expect("a session lives as long as its file");
         let name = session.name;
         let (index, entry) = session.files.find_mut(file.token).expect("found before");
@@ -274,9 +291,11 @@ impl<H: Host> Luo<H> {
         let session = self.session(key).expect("a session lives as long as its file");
         let name = session.name;
         for index in 0..session.files.len() {
-            let file = session.files.at(index);
-            if !self.handlers[file.handler.0].can_finish(host, file.status, file.data) {
-                let why = format!("the handler of token {:#x} in session {name:?} is not ready", file.token);
+            let file = self.session(key).expect("a session lives as long as its file").files.at(index);
+            let handler = self.handlers[file.handler.0].clone();
+            let mut cx = Context::new(self, host, key);
+            if let Err(why) = handler.can_finish(&mut cx, file.status, file.data) {
+                let why = format!("token {:#x} in session {name:?} cannot be finished: {why}", file.token);
                 if self.quirks.has(Quirk::FinishPartly) {
                     self.finish_from(host, key, index, cause);
                 }
@@ -284,7 +303,7 @@ impl<H: Host> Luo<H> {
             }
         }
         while let Some(file) = self.session_mut(key).and_then(|session| session.files.pop()) {
-            self.finish_file(host, name, &file, cause);
+            self.finish_file(host, key, name, &file, cause);
         }
         self.free_found(host, key);
         Ok(())
@@ -295,13 +314,20 @@ impl<H: Host> Luo<H> {
         while let Some(session) = self.session_mut(key).filter(|session| session.files.len() > kept + 1) {
             let name = session.name;
             let file = session.files.pop().expect("there are more than are kept");
-            self.finish_file(host, name, &file, cause);
+            self.finish_file(host, key, name, &file, cause);
         }
     }
 
-    fn finish_file(&mut self, host: &mut H, session: SessionName, file: &File, cause: FinishCause) {
+    fn finish_file(
+        &mut self,
+        host: &mut H,
+        key: SessionKey,
+        session: SessionName,
+        file: &File,
+        cause: FinishCause,
+    ) {
         let handler = self.handlers[file.handler.0].clone();
-        handler.finish(host, file.status, file.data);
+        handler.finish(&mut Context::new(self, host, key), file.status, file.data);
         self.flbs.finish_file(host, file.handler);
         let retrieved = if let RetrieveStatus::Retrieved(id) = file.status {
             let identity = handler.identity(host, id);
@@ -329,16 +355,16 @@ impl<H: Host> Luo<H> {
     fn release_outgoing(&mut self, host: &mut H, key: SessionKey) {
         let name = self.session(key).expect("checked by the caller").name;
         while let Some(file) = self.session_mut(key).and_then(|session| session.files.pop()) {
-            self.unpreserve(host, &file);
+            self.unpreserve(host, key, &file);
             host.emit(Event::Unpreserved { session: name, token: file.token });
         }
         self.remove_outgoing(host, key);
     }
 
-    fn unpreserve(&mut self, host: &mut H, file: &File) {
+    fn unpreserve(&mut self, host: &mut H, key: SessionKey, file: &File) {
         let Some(id) = file.preserved else { return };
         let handler = self.handlers[file.handler.0].clone();
-        handler.unpreserve(host, id, file.data);
+        handler.unpreserve(&mut Context::new(self, host, key), id, file.data);
         self.flbs.put_outgoing(host, file.handler);
         let identity = handler.identity(host, id);
         if !self.quirks.has(Quirk::OwnerKeptAfterClose) {
@@ -372,12 +398,48 @@ impl<H: Host> Luo<H> {
         Some(session)
     }
 
+    /// The token under which a session preserves `file` (`liveupdate_get_token_outgoing`).
+    ///
+    /// # Errors
+    /// ENOENT: it does not.
+    pub(crate) fn token_outgoing(&mut self, key: SessionKey, file: FileId) -> KResult<u64> {
+        let session = self.session_mut(key).expect("a callback's session lives as long as the callback");
+        let name = session.name;
+        let found = session.files.find_preserved(file).map(|file| file.token);
+        found.ok_or_else(|| Errno::ENOENT.because(format!("session {name:?} does not preserve that file")))
+    }
+
+    /// The handle of the outgoing FLB `name` for a user inside the kernel, with one more count on it.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP with LUO off; ENOENT: no file that it is bound to is preserved, or it has no object.
+    pub fn get_outgoing_flb(&mut self, name: &str) -> KResult<u64> {
+        self.check_on()?;
+        self.flbs.get_outgoing_object(name)
+    }
+
+    /// Gives back what [`Self::get_outgoing_flb`] gave.
+    ///
+    /// # Panics
+    /// If the count was not taken: a mistake of the caller.
+    pub fn put_outgoing_flb(&mut self, host: &mut H, name: &str) {
+        self.flbs.put_outgoing_object(host, name);
+    }
+
+    fn check_on(&self) -> KResult<()> {
+        if self.enabled {
+            return Ok(());
+        }
+        Err(Errno::EOPNOTSUPP.because("the live update orchestrator is off"))
+    }
+
     /// The incoming FLB `name` for a user inside the kernel; retrieved at the first call.
     ///
     /// # Errors
-    /// EINVAL: not registered; ENODATA: finished, or nothing came; ENOENT: not in the table; or the kept error
+    /// EOPNOTSUPP with LUO off; EINVAL: not registered; ENODATA: finished, or nothing came; ENOENT: not in the table; or the kept error
     /// of its `retrieve`.
     pub fn get_incoming_flb(&mut self, host: &mut H, name: &str) -> KResult<u64> {
+        self.check_on()?;
         self.flbs.get_incoming(host, name)
     }
 

@@ -11,6 +11,7 @@ use luosim_physmem::PhysAddr;
 
 use crate::file_set::File;
 use crate::format::Outgoing;
+use crate::handler::Context;
 use crate::host::{Host, SessionKey};
 use crate::{Event, Luo};
 
@@ -41,6 +42,8 @@ pub struct Disturbance {
     /// The last descriptor of a session is closed by somebody else at a point. Later kernels let that wait; see
     /// quirk `serialize-races-close`.
     pub close: Option<(u32, SessionKey)>,
+    /// The host makes a call of somebody at a point ([`Host::intrude`]): one that waits for no serialisation.
+    pub intrusion: Option<u32>,
 }
 
 impl<H: Host> Luo<H> {
@@ -66,6 +69,9 @@ impl<H: Host> Luo<H> {
             && self.quirks.has(Quirk::SerializeRacesClose)
         {
             self.release_session(host, key);
+        }
+        if self.disturbance.intrusion == Some(here) {
+            host.intrude();
         }
         match self.disturbance.stop.filter(|(point, _)| *point == here) {
             Some((_, Stop::Refuse)) => Err(Errno::EBUSY.because("the reboot was told to be refused here")),
@@ -182,7 +188,7 @@ impl<H: Host> Luo<H> {
         let file = session.files.at(at);
         let Some(id) = file.preserved else { return Ok(()) };
         let handler = self.handlers[file.handler.0].clone();
-        let data = handler.freeze(host, id, file.data)?;
+        let data = handler.freeze(&mut Context::new(self, host, key), id, file.data)?;
         let session = self.session_mut(key).expect("listed sessions exist");
         session.files.set_data(at, data);
         let slot = session.area.slot(u64::try_from(at).expect("an index fits in 64 bits"));
@@ -203,7 +209,8 @@ impl<H: Host> Luo<H> {
                 host.memory().ram.mem.fill(slot, 64, 0).expect("the slot is in a page of this kernel");
             }
             if let Some(id) = preserved {
-                self.handlers[handler.0].clone().unfreeze(host, id, data);
+                let handler = self.handlers[handler.0].clone();
+                handler.unfreeze(&mut Context::new(self, host, key), id, data);
             }
         }
     }

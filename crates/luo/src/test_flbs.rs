@@ -40,6 +40,10 @@ impl<H: Host> FlbOps<H> for TestFlb {
         self.name
     }
 
+    fn data_only(&self) -> bool {
+        true
+    }
+
     fn preserve(&self, host: &mut H) -> KResult<u64> {
         self.say(host, "preserve was triggered");
         Ok(self.data)

@@ -1,11 +1,15 @@
 //! Booting a kernel on a memory, and the jump from one kernel to the next.
 
+use luosim_abi::profile::Profile;
 use luosim_abi::quirk::{Quirk, Quirks};
 use luosim_abi::release::{Release, ReleaseId};
 use luosim_abi::{Errno, KResult};
+use luosim_devices::Devices;
 use luosim_files::Files;
 use luosim_files::memfd::MemfdHandler;
 use luosim_files::test_file::TestHandler;
+use luosim_hardware::timeline::Phase;
+use luosim_hardware::verify::TimePoint;
 use luosim_kho::log::KernelLog;
 use luosim_kho::tracker::Tally;
 use luosim_kho::{BootParams, Handover, Kho, KhoConfig};
@@ -19,8 +23,10 @@ use crate::cmdline::Parameters;
 use crate::core::Core;
 use crate::faults::Faults;
 use crate::image::ImageKind;
+use crate::module::Modules;
+use crate::posted::Control;
 use crate::process::Pid;
-use crate::{Kernel, Machine, State};
+use crate::{Kernel, Machine, State, World, devices};
 
 /// How a kernel is booted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +39,9 @@ pub struct BootOptions {
     pub quirks_off: Vec<Quirk>,
     /// Built with the KHO debug option.
     pub kho_debug: bool,
+    /// Which file types it has beside the release's; a release that is not [`Release::takes_profiles`] says so in its log and
+    /// has its own alone.
+    pub profile: Profile,
 }
 
 /// The command line of a kernel with live update on.
@@ -45,6 +54,7 @@ impl Default for BootOptions {
             quirks_on: Vec::new(),
             quirks_off: Vec::new(),
             kho_debug: true,
+            profile: Profile::Mainline,
         }
     }
 }
@@ -137,7 +147,7 @@ pub struct BootReport {
 }
 
 /// A kernel that booted, or the memory and log of one that panicked.
-type Booted = Result<Kernel, (PhysMem, KernelLog, String)>;
+type Booted = Result<Kernel, (World, KernelLog, String)>;
 
 /// The handlers of a kernel, each with the test FLBs if they are built in.
 fn register_handlers(luo: &mut Luo<Core>, core: &mut Core, memfd: Rc<MemfdHandler>, parameters: &Parameters) {
@@ -170,18 +180,34 @@ fn leave_free(ram: &mut Ram, left: u64) {
     }
 }
 
+/// The profile of a kernel: work that is not released has one release as its base.
+fn profile_for(release: &Release, wanted: Profile, log: &mut KernelLog) -> Profile {
+    if wanted == Profile::Mainline || release.takes_profiles() {
+        return wanted;
+    }
+    log.warn(format!(
+        "luosim: profile {} is of other releases than {}: not used",
+        wanted.name(),
+        release.name
+    ));
+    Profile::Mainline
+}
+
 impl Kernel {
     /// Builds a kernel from a memory and the two pairs: nothing else crosses.
     fn boot(
-        memory: PhysMem,
+        world: World,
         params: Option<BootParams>,
         release: &'static Release,
         options: &BootOptions,
+        modules: &Modules,
     ) -> Booted {
+        let World { memory, mut hardware } = world;
         let quirks = options.quirks(release);
         let mut log = KernelLog::default();
         log.info(format!("Linux version {} (luosim)", release.point));
         log.info(format!("Command line: {}", options.cmdline));
+        let profile = profile_for(release, options.profile, &mut log);
         let mut parameters = Parameters::parse(&options.cmdline, release, &mut log);
         // The kernel's test objects came with the first real ones.
         parameters.test_flbs &= release.flb;
@@ -197,6 +223,7 @@ impl Kernel {
             debug: options.kho_debug,
         };
         let mut kho = Kho::boot(&mut ram, &mut log, config, params);
+        devices::pass(hardware.as_deref_mut(), &mut ram.mem, Phase::EarlyBoot);
         kho.reserve_mem(&mut ram, &mut log, &parameters.reserve);
         ram.let_go_of_lost_files();
         let config = LuoConfig { release, quirks, requested: parameters.liveupdate };
@@ -204,7 +231,8 @@ impl Kernel {
             Ok(luo) => luo,
             Err(panic) => {
                 log.err(format!("Kernel panic - not syncing: {panic}"));
-                return Err((ram.into_mem(), log, format!("{panic} ({})", panic.refusal.reason)));
+                let world = World { memory: ram.into_mem(), hardware };
+                return Err((world, log, format!("{panic} ({})", panic.refusal.reason)));
             }
         };
         if let Err(refusal) = kho.carry_reservations(&mut ram) {
@@ -213,17 +241,48 @@ impl Kernel {
         if let Some(free) = parameters.free {
             leave_free(&mut ram, free);
         }
-        let (files, released, events) = (Files::default(), Vec::new(), Vec::new());
-        let mut core = Core { ram, kho, log, files, released, events };
+        let (files, released, events, assumed) = (Files::default(), Vec::new(), Vec::new(), Vec::new());
+        let (devices, intrusion) = (Devices::new(profile, quirks), None);
+        let mut core = Core { ram, kho, log, files, released, events, devices, hardware, intrusion, assumed };
         if let Some(version) = release.memfd.filter(|_| luo.enabled()) {
             let memfd = Rc::new(MemfdHandler::new(version, quirks));
             register_handlers(&mut luo, &mut core, memfd, &parameters);
         }
+        if let Err(why) = devices::bring_up(&mut luo, &mut core, parameters.vfio) {
+            core.log.err(format!("Kernel panic - not syncing: {why}"));
+            let world = World { memory: core.ram.into_mem(), hardware: core.hardware };
+            return Err((world, core.log, why));
+        }
+        let drivers = modules.init(&mut luo, &mut core);
+        let control = match release.posted.map(|design| Control::boot(&mut core, design, quirks, &parameters))
+        {
+            None => None,
+            Some(Ok(control)) => Some(control),
+            Some(Err(reason)) => {
+                core.log.err(format!("Kernel panic - not syncing: {reason}"));
+                let world = World { memory: core.ram.into_mem(), hardware: core.hardware };
+                return Err((world, core.log, reason));
+            }
+        };
         let test_files = parameters.test_files;
         let cmdline = options.cmdline.clone();
         let (processes, tmpfs) = (BTreeMap::new(), BTreeMap::new());
         let (image, crash_image) = (None, None);
-        Ok(Self { release, quirks, cmdline, test_files, core, luo, processes, image, crash_image, tmpfs })
+        Ok(Self {
+            release,
+            profile,
+            quirks,
+            cmdline,
+            test_files,
+            core,
+            luo,
+            control,
+            processes,
+            image,
+            crash_image,
+            tmpfs,
+            drivers,
+        })
     }
 
     fn comes_back(&self) -> bool {
@@ -231,7 +290,7 @@ impl Kernel {
     }
 
     fn why_off(&self) -> &'static str {
-        if self.release.luo.is_none() {
+        if self.release.luo.is_none() && self.control.is_none() {
             "this release has no live update orchestrator"
         } else if self.core.kho.enabled() {
             "liveupdate is not on"
@@ -241,7 +300,7 @@ impl Kernel {
     }
 
     fn outcome(&self) -> Outcome {
-        if !self.luo.enabled() {
+        if !self.has_device() {
             return Outcome::LuoOff { reason: String::from(self.why_off()) };
         }
         match self.core.kho.handover() {
@@ -255,23 +314,31 @@ impl Kernel {
 impl Machine {
     pub(crate) fn boot(
         &mut self,
-        memory: PhysMem,
+        world: World,
         params: Option<BootParams>,
         release: ReleaseId,
         options: &BootOptions,
     ) -> BootReport {
+        let mut world = world;
+        if let Some(hardware) = &mut world.hardware {
+            hardware.kernel_starts(self.generation);
+        }
         self.generation += 1;
         self.next_pid = 1;
-        self.faults = Faults::default();
+        self.faults = Faults::after_boot(&self.faults);
         let release = release.release();
-        let (state, outcome, log) = match Kernel::boot(memory, params, release, options) {
+        let (state, outcome, log) = match Kernel::boot(world, params, release, options, &self.modules) {
             Ok(kernel) => {
                 let (outcome, log) = (kernel.outcome(), kernel.core.log.clone());
                 (State::Running(Box::new(kernel)), outcome, log)
             }
-            Err((memory, log, reason)) => (State::Down(memory), Outcome::Panicked { reason }, log),
+            Err((world, log, reason)) => (State::Down(world), Outcome::Panicked { reason }, log),
         };
         self.state = state;
+        if params.is_none() {
+            self.enter(Phase::Run);
+        }
+        self.collect_assumed();
         self.tell_ledger(&outcome);
         BootReport { release, generation: self.generation, outcome, log, crossing: None, params }
     }
@@ -297,9 +364,9 @@ impl Machine {
         release: ReleaseId,
         options: &BootOptions,
     ) -> BootReport {
-        let memory = self.take_memory();
+        let world = self.take_world();
         self.lose("the machine was powered on with another memory");
-        self.boot(memory, Some(params), release, options)
+        self.boot(world, Some(params), release, options)
     }
 
     /// `reboot(LINUX_REBOOT_CMD_KEXEC)`. On success the old kernel and all processes are gone; with an image that
@@ -314,7 +381,10 @@ impl Machine {
     /// The live update steps of a reboot.
     fn serialize(&mut self, pid: Pid) -> KResult<Carried> {
         let kernel = self.running()?;
-        let carried = kernel.luo.reboot(&mut kernel.core);
+        let carried = match &mut kernel.control {
+            Some(control) => control.luo.reboot(&mut kernel.core),
+            None => kernel.luo.reboot(&mut kernel.core),
+        };
         self.settle(pid);
         carried
     }
@@ -349,8 +419,12 @@ impl Machine {
             return self.jump_and_return(pid);
         }
         let disturbed = self.disturb()?;
+        self.enter(Phase::Freeze);
         let carried = self.serialize(pid);
         self.calm(&disturbed, carried.is_err());
+        if carried.is_err() {
+            self.watch_abort();
+        }
         let carried = match carried {
             Err(refusal) if disturbed.panics && refusal.errno == Errno::ESRCH => {
                 self.crash();
@@ -358,6 +432,9 @@ impl Machine {
             }
             carried => carried?,
         };
+        self.watch_preserved();
+        self.shut_devices_down();
+        self.observe(TimePoint::T2);
         let kernel = self.running()?;
         let image = kernel.image.take().expect("check_reboot saw it");
         let tally = kernel.core.kho.tally().cloned().unwrap_or_default();
@@ -368,7 +445,7 @@ impl Machine {
             }
             ImageKind::File | ImageKind::Crash => kernel.core.kho.why_nothing_passed(),
         };
-        let mut memory = self.take_memory();
+        let mut world = self.take_world();
         if let Some(ledger) = &mut self.ledger {
             ledger.kernel_left("not serialised before the kexec");
             if image.params.is_none() {
@@ -377,11 +454,14 @@ impl Machine {
         }
         for (addr, value) in self.take_pokes() {
             // A word outside memory changes nothing.
-            let _ = memory.write_u64(addr, value);
+            let _ = world.memory.write_u64(addr, value);
         }
-        look(&memory, image.params);
-        let mut report = self.boot(memory, image.params, image.release, &image.options);
+        look(&world.memory, image.params);
+        self.watch.between(&mut world);
+        devices::pass(world.hardware.as_deref_mut(), &mut world.memory, Phase::Jump);
+        let mut report = self.boot(world, image.params, image.release, &image.options);
         report.crossing = Some(crossing);
+        self.watch_boot();
         Ok(report)
     }
 }

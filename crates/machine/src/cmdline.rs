@@ -2,7 +2,7 @@
 //!
 //! Two more stand for build options and modules that a stock kernel has no parameter for: `liveupdate_test=`
 //! (`CONFIG_LIVEUPDATE_TEST`) and `luosim_test=` (test files, `luosim_files::test_file`); both are off by default.
-//! `luosim_free=` leaves so many frames free.
+//! `luosim_free=` leaves so many frames free. `vfio_liveupdate=` leaves the handler of devices out, where the profile has it.
 //!
 //! They are early parameters. A value that does not parse leaves the setting as it was and is logged as
 //! a malformed early option; of several good ones the last wins. Other words are kept and ignored.
@@ -30,6 +30,8 @@ pub struct Parameters {
     pub reserve: Vec<ReserveMem>,
     /// `luosim_free=`: frames left free when the kernel has booted; a kernel short of memory.
     pub free: Option<u64>,
+    /// `vfio_liveupdate=`: whether the handler of devices is built in (`CONFIG_VFIO_PCI_LIVEUPDATE`); on by default.
+    pub vfio: bool,
     /// `elfcorehdr=`: this is a crash kernel.
     pub crash_kernel: bool,
 }
@@ -46,6 +48,7 @@ impl Default for Parameters {
             test_files: false,
             reserve: Vec::new(),
             free: None,
+            vfio: true,
             crash_kernel,
         }
     }
@@ -95,6 +98,7 @@ impl Parameters {
             "reserve_mem" => self.add_reservation(value),
             "liveupdate_test" => boolean(value).map(|on| self.test_flbs = on).is_some(),
             "luosim_test" => boolean(value).map(|on| self.test_files = on).is_some(),
+            "vfio_liveupdate" => boolean(value).map(|on| self.vfio = on).is_some(),
             "luosim_free" => {
                 self.free = value.parse().ok();
                 self.free.is_some()

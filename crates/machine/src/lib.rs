@@ -15,19 +15,26 @@ mod boot;
 mod caller;
 pub mod cmdline;
 mod core;
+mod devices;
 pub mod faults;
 pub mod image;
 pub mod ledger;
+pub mod module;
 pub mod outside;
+mod posted;
 pub mod process;
 pub mod sys;
+mod watch;
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
+use luosim_abi::profile::{Assumption, Profile};
 use luosim_abi::quirk::Quirks;
 use luosim_abi::release::{Release, ReleaseId};
 use luosim_abi::{Errno, KResult};
 use luosim_files::InodeId;
+use luosim_hardware::Hardware;
 use luosim_kho::log::KernelLog;
 use luosim_luo::Luo;
 use luosim_physmem::PhysMem;
@@ -35,26 +42,34 @@ use luosim_physmem::PhysMem;
 pub use boot::{BootOptions, BootReport, Outcome};
 pub use core::Core;
 pub use image::{Image, ImageKind};
+pub use sys::GuestRam;
 
 use crate::faults::Faults;
 use crate::ledger::Ledger;
+use crate::module::{Drivers, Modules, Registration};
+use crate::posted::Control;
 use crate::process::{Pid, Process};
+use crate::watch::Watch;
 
 /// A running kernel.
 #[derive(Debug)]
 pub struct Kernel {
     release: &'static Release,
+    profile: Profile,
     quirks: Quirks,
     cmdline: String,
     test_files: bool,
     core: Core,
     luo: Luo<Core>,
+    /// The orchestrator of a posted design; `luo` is off then.
+    control: Option<Control>,
     processes: BTreeMap<Pid, Process>,
     image: Option<Image>,
     /// The crash kernel, in its own slot.
     crash_image: Option<Image>,
     /// Linked files on tmpfs, by path.
     tmpfs: BTreeMap<String, InodeId>,
+    drivers: Drivers,
 }
 
 impl Kernel {
@@ -62,6 +77,12 @@ impl Kernel {
     #[must_use]
     pub fn release(&self) -> &'static Release {
         self.release
+    }
+
+    /// Which file types it has beside the release's.
+    #[must_use]
+    pub fn profile(&self) -> Profile {
+        self.profile
     }
 
     /// The quirks in force.
@@ -82,7 +103,7 @@ impl Kernel {
         &self.core.log
     }
 
-    /// The orchestrator.
+    /// The merged orchestrator; off in a release without it, and in a posted design ([`Self::posted`]).
     #[must_use]
     pub fn luo(&self) -> &Luo<Core> {
         &self.luo
@@ -107,11 +128,18 @@ impl Kernel {
     }
 }
 
+/// What outlives a kernel.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) memory: PhysMem,
+    pub(crate) hardware: Option<Box<Hardware>>,
+}
+
 /// What the machine is doing.
 #[derive(Debug)]
 enum State {
-    /// No kernel runs; the memory keeps its bytes.
-    Down(PhysMem),
+    /// No kernel runs; the memory keeps its bytes, and the hardware its state.
+    Down(World),
     Running(Box<Kernel>),
     /// Between two states, inside a call.
     Moving,
@@ -125,6 +153,12 @@ pub struct Machine {
     next_pid: u32,
     ledger: Option<Ledger>,
     faults: Faults,
+    modules: Modules,
+    /// What kernels relied on since somebody asked.
+    assumed: Vec<Assumption>,
+    watch: Watch,
+    /// The crash kernel that booted inside a system call.
+    crashed: Option<BootReport>,
 }
 
 fn down() -> luosim_abi::Refusal {
@@ -136,12 +170,22 @@ impl Machine {
     #[must_use]
     pub fn new(memory: PhysMem) -> Self {
         Self {
-            state: State::Down(memory),
+            state: State::Down(World { memory, hardware: None }),
             generation: 0,
             next_pid: 1,
             ledger: Some(Ledger::default()),
             faults: Faults::default(),
+            modules: Modules::default(),
+            assumed: Vec::new(),
+            watch: Watch::default(),
+            crashed: None,
         }
+    }
+
+    /// Builds a module into every kernel that is booted from now on: `init` runs in each boot, when the kernel's own file
+    /// types are registered. What it makes there belongs to that kernel alone.
+    pub fn add_module(&mut self, name: &str, init: impl Fn(&mut Registration<'_>) -> KResult<()> + 'static) {
+        self.modules.add(name, Rc::new(init));
     }
 
     /// A machine that keeps no ledger, for benchmarks.
@@ -182,7 +226,7 @@ impl Machine {
     #[must_use]
     pub fn memory(&self) -> &PhysMem {
         match &self.state {
-            State::Down(memory) => memory,
+            State::Down(world) => &world.memory,
             State::Running(kernel) => &kernel.core.ram.mem,
             State::Moving => unreachable!("the machine is never left between two states"),
         }
@@ -191,25 +235,51 @@ impl Machine {
     /// The bytes of memory for a fault injector or an image loader, whoever has them.
     pub fn memory_mut(&mut self) -> &mut PhysMem {
         match &mut self.state {
-            State::Down(memory) => memory,
+            State::Down(world) => &mut world.memory,
             State::Running(kernel) => &mut kernel.core.ram.mem,
             State::Moving => unreachable!("the machine is never left between two states"),
         }
     }
 
-    /// Takes the memory away from whoever has it; the kernel, if one ran, is gone without a word.
-    fn take_memory(&mut self) -> PhysMem {
+    /// The assumptions that calls and boots relied on since the last question, each once, in order: what they say is worth no
+    /// more than these.
+    pub fn take_assumed(&mut self) -> Vec<Assumption> {
+        self.collect_assumed();
+        std::mem::take(&mut self.assumed)
+    }
+
+    /// Keeps what the running kernel relied on.
+    fn collect_assumed(&mut self) {
+        let Ok(kernel) = self.running() else { return };
+        let relied = std::mem::take(&mut kernel.core.assumed).into_iter();
+        let relied: Vec<Assumption> = relied.chain(kernel.core.devices.take_assumed()).collect();
+        for assumption in relied {
+            if !self.assumed.contains(&assumption) {
+                self.assumed.push(assumption);
+            }
+        }
+    }
+
+    /// Takes memory and hardware away from whoever has them; the kernel, if one ran, is gone without a word.
+    pub(crate) fn take_world(&mut self) -> World {
+        self.collect_assumed();
         match std::mem::replace(&mut self.state, State::Moving) {
-            State::Down(memory) => memory,
-            State::Running(kernel) => kernel.core.ram.into_mem(),
+            State::Down(world) => world,
+            State::Running(kernel) => {
+                World { memory: kernel.core.ram.into_mem(), hardware: kernel.core.hardware }
+            }
             State::Moving => unreachable!("the machine is never left between two states"),
         }
     }
 
     /// As new, but for the memory, which keeps its bytes: no kernel, no history, an empty ledger.
     pub fn renew(&mut self) {
-        let memory = self.take_memory();
-        self.state = State::Down(memory);
+        let mut world = self.take_world();
+        if let Some(hardware) = &mut world.hardware {
+            hardware.cold_reset();
+        }
+        self.state = State::Down(world);
+        self.watch = Watch::default();
         self.generation = 0;
         self.faults = Faults::default();
         if let Some(ledger) = &mut self.ledger {
@@ -219,33 +289,41 @@ impl Machine {
 
     /// Power off and on: memory is lost, then the release boots cold.
     pub fn cold_reset(&mut self, release: ReleaseId, options: &BootOptions) -> BootReport {
-        let mut memory = self.take_memory();
+        let mut world = self.take_world();
         self.lose("cold reset: memory is lost");
-        memory.discard_all();
-        self.boot(memory, None, release, options)
+        world.memory.discard_all();
+        if let Some(hardware) = &mut world.hardware {
+            hardware.cold_reset();
+        }
+        self.watch = Watch::default();
+        self.boot(world, None, release, options)
     }
 
     /// Resets without losing the memory's bytes, as a warm reset may: nothing is handed over all the same. Spares
     /// a benchmark the host's page faults.
     pub fn cold_boot_in_place(&mut self, release: ReleaseId, options: &BootOptions) -> BootReport {
-        let memory = self.take_memory();
+        let mut world = self.take_world();
         self.lose("reset without handover");
-        self.boot(memory, None, release, options)
+        if let Some(hardware) = &mut world.hardware {
+            hardware.cold_reset();
+        }
+        self.watch = Watch::default();
+        self.boot(world, None, release, options)
     }
 
     /// The running kernel panics. A crash kernel that was loaded is booted; without one the machine is down until
     /// the next reset.
     pub fn crash(&mut self) -> Option<BootReport> {
         let image = self.running().ok().and_then(|kernel| kernel.crash_image.take());
-        let memory = self.take_memory();
+        let world = self.take_world();
         self.lose("the kernel panicked before the kexec");
         let Some(mut image) = image else {
-            self.state = State::Down(memory);
+            self.state = State::Down(world);
             return None;
         };
         // The tools that load a crash kernel add where it finds what it is to dump: it knows itself by that.
         image.options.cmdline.push_str(" elfcorehdr=0x1000");
-        Some(self.boot(memory, image.params, image.release, &image.options))
+        Some(self.boot(world, image.params, image.release, &image.options))
     }
 
     fn lose(&mut self, cause: &str) {

@@ -10,6 +10,7 @@ use luosim_files::shmem::{Backing, Seals};
 use luosim_files::{FileKind, InodeId, Shmem, flags};
 use luosim_luo::{Caller, FileId, SessionKey};
 
+use crate::posted::dispatch;
 use crate::process::{Pid, Process};
 use crate::{Kernel, Machine};
 
@@ -92,9 +93,10 @@ impl Machine {
     /// EBUSY; EIO.
     pub fn open_device_outside(&mut self, pid: Pid, open_flags: u32) -> KResult<FileId> {
         let result = self.call(pid, |kernel| {
-            kernel.luo.open_device(&mut kernel.core)?;
+            let root = kernel.processes.get(&pid).is_none_or(|process| process.uid == 0);
+            let kind = kernel.open_device(root, open_flags & flags::EXCL != 0)?;
             let status = open_flags & (flags::ACCMODE | flags::SETTABLE);
-            kernel.core.files.table.open(FileKind::Device, status | flags::LARGEFILE)
+            kernel.core.files.table.open(kind, status | flags::LARGEFILE)
         });
         self.after_device_open(&result);
         result
@@ -112,10 +114,9 @@ impl Machine {
         code: u32,
         arg: u64,
     ) -> KResult<()> {
-        self.call(pid, |kernel| match kernel.kind(file) {
-            FileKind::Device => kernel.luo.device_ioctl(&mut kernel.core, caller, code, arg),
-            FileKind::Session(key) => kernel.luo.session_ioctl(&mut kernel.core, caller, key, code, arg),
-            kind => unreachable!("{} is not served", kind.text()),
+        self.call(pid, |kernel| {
+            let kind = kernel.kind(file);
+            dispatch((&mut kernel.luo, &mut kernel.control), &mut kernel.core, kind, caller, code, arg)
         })
     }
 

@@ -3,21 +3,27 @@
 //! After each call everything that was released at a last close is dealt with, in order, before the next
 //! call of anyone: sessions end, the device becomes free.
 
+mod device;
 mod fds;
 mod luo;
 mod memory;
 mod open;
+mod posted;
 mod process;
 mod rw;
 
+pub use device::GuestRam;
 pub use memory::MapId;
 pub use rw::Stat;
 
+use std::rc::Rc;
+
 use luosim_abi::{Errno, KResult};
-use luosim_files::FileKind;
+use luosim_files::{DriverFile, FileKind};
 use luosim_luo::FileId;
 
 use crate::core::Core;
+use crate::module::Driver;
 use crate::process::{Descriptor, Pid, Process};
 use crate::{Kernel, Machine};
 
@@ -30,7 +36,7 @@ impl Kernel {
     }
 
     /// The open file behind a descriptor.
-    fn file(&self, pid: Pid, fd: i32) -> KResult<FileId> {
+    pub(crate) fn file(&self, pid: Pid, fd: i32) -> KResult<FileId> {
         let process = self.processes.get(&pid);
         let process = process.ok_or_else(|| Errno::ESRCH.because(format!("there is no process {pid}")))?;
         let descriptor = process.fds.get(fd)?;
@@ -53,13 +59,37 @@ impl Kernel {
         self.core.files.table.get(file).kind
     }
 
+    /// The driver of a file.
+    fn driver(&self, file: DriverFile) -> Rc<dyn Driver> {
+        self.drivers.get(file.driver).expect("files are made by drivers that exist").clone()
+    }
+
+    fn release_driver(&mut self, file: DriverFile) {
+        if file.driver.0 < luosim_devices::driver::END {
+            luosim_devices::release(&mut self.core, file);
+        } else {
+            self.driver(file).release(&mut self.core, file.object);
+        }
+    }
+
+    fn end(&mut self, kind: FileKind) {
+        let core = &mut self.core;
+        match (kind, &mut self.control) {
+            (FileKind::Session(key), None) => self.luo.release_session(core, key),
+            (FileKind::Session(key), Some(control)) => control.luo.release_session(core, key),
+            (FileKind::Control(open), Some(control)) => control.luo.release_device(core, open),
+            _ => {}
+        }
+    }
+
     /// Deals with what was released since the last call.
     fn settle(&mut self) {
         while !self.core.released.is_empty() {
             for kind in std::mem::take(&mut self.core.released) {
                 match kind {
-                    FileKind::Session(key) => self.luo.release_session(&mut self.core, key),
                     FileKind::Device => self.luo.release_device(),
+                    FileKind::Driver(file) => self.release_driver(file),
+                    FileKind::Session(_) | FileKind::Control(_) => self.end(kind),
                     _ => {}
                 }
             }
@@ -72,10 +102,11 @@ impl Machine {
     pub(crate) fn call<T>(&mut self, pid: Pid, body: impl FnOnce(&mut Kernel) -> KResult<T>) -> KResult<T> {
         let result = body(self.running()?);
         self.settle(pid);
+        self.look_after();
         if self.faults.alloc {
             self.alloc_again();
         }
-        result
+        self.check_panic(result)
     }
 
     /// Ends what was released and tells the ledger what happened.

@@ -42,6 +42,7 @@ frame_uses! {
     HandlerData = "a handler's structure";
     FolioTable = "a folio table";
     PageCache = "file contents";
+    IommuTable = "an IOMMU table";
     Handover = "a block of the previous kernel";
     Other = "something else";
 }
@@ -294,6 +295,12 @@ impl Frames {
     /// Makes the `nth` allocation from now on fail, the next being the first, and `times` in all; 0 ends it.
     pub fn fail_alloc(&mut self, nth: u32, times: u32) {
         self.failing = Failing { nth, times };
+    }
+
+    /// Whether what [`Self::fail_alloc`] told has not happened yet, or not as often.
+    #[must_use]
+    pub fn will_fail(&self) -> bool {
+        self.failing.nth != 0
     }
 
     #[cold]

@@ -6,10 +6,9 @@
 //! 4. size below the least: EINVAL;
 //! 5. non-zero byte beyond the known part: E2BIG; unreadable one: EFAULT; a short one is filled with zeros.
 
+use luosim_abi::extensible::{UserMemory, check_min, copy_in, copy_out, size_word};
 use luosim_abi::quirk::{Quirk, Quirks};
 use luosim_abi::{Errno, KResult};
-use luosim_luo::Caller;
-use luosim_luo::argument::{copy_in, copy_out};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// A command as the dispatcher knows it.
@@ -37,7 +36,7 @@ const ZEROS: usize = 4096;
 /// # Errors
 /// As in the module's list.
 pub(crate) fn find<C: Copy>(
-    caller: &impl Caller,
+    caller: &impl UserMemory,
     table: impl Iterator<Item = Known<C>>,
     base: u8,
     code: u32,
@@ -47,20 +46,13 @@ pub(crate) fn find<C: Copy>(
     let known = table.zip(0u8..).find(|(_, index)| nr.checked_sub(base) == Some(*index));
     let (known, _) = known
         .ok_or_else(|| Errno::EINVAL.because(format!("command number {nr:#04x} is not one of this file")))?;
-    let mut word = [0; 4];
-    caller.read(addr, &mut word)?;
+    let size = size_word(caller, addr)?;
     let (name, want) = (known.name, known.code);
     if code != want {
         let why = format!("{code:#x} is not {name} ({want:#x}): wrong type, direction or size bits");
         return Err(Errno::ENOTTY.because(why));
     }
-    let size = u32::from_le_bytes(word);
-    if usize::try_from(size).is_ok_and(|size| size < known.min) {
-        let min = known.min;
-        return Err(
-            Errno::EINVAL.because(format!("{name} needs a structure of {min} bytes, size says {size}"))
-        );
-    }
+    check_min(name, known.min, size)?;
     Ok((known.command, Argument { name, size, addr }))
 }
 
@@ -69,7 +61,7 @@ impl Argument {
     ///
     /// # Errors
     /// E2BIG; EFAULT.
-    pub(crate) fn read<T: FromBytes + IntoBytes>(&self, caller: &impl Caller) -> KResult<T> {
+    pub(crate) fn read<T: FromBytes + IntoBytes>(&self, caller: &impl UserMemory) -> KResult<T> {
         let mut known = T::new_zeroed();
         copy_in(caller, self.name, self.size, self.addr, known.as_mut_bytes())?;
         Ok(known)
@@ -82,7 +74,7 @@ impl Argument {
     /// EFAULT.
     pub(crate) fn reply<T: IntoBytes + Immutable>(
         &self,
-        caller: &mut impl Caller,
+        caller: &mut impl UserMemory,
         quirks: Quirks,
         reply: &T,
     ) -> KResult<()> {

@@ -36,7 +36,7 @@ impl FilesTree {
             root.with_child(&node_name(*token), Node::new(compatible).with_u64(PROP_DATA, *data))
         };
         let root = self.nodes.iter().fold(Node::new(FILES_COMPATIBLE), add);
-        let blob = Tree::named(FILES, root).to_blob();
+        let blob = Tree::named(FILES, root).to_blob_unchecked();
         mem.ram.mem.write(self.addr, &blob).expect("the block has room for a node of each file");
     }
 }
@@ -371,7 +371,7 @@ fn free<H: Host>(host: &mut H, addr: PhysAddr) {
 
 /// The tree of files at `data`, its version checked.
 pub(crate) fn read_tree(mem: &Memory<'_>, data: u64) -> Answer<Tree> {
-    let tree = Tree::read(&mem.ram.mem, PhysAddr::new(data), MAX_TREE);
+    let tree = Tree::read_named(&mem.ram.mem, PhysAddr::new(data), MAX_TREE);
     let tree = tree.map_err(|error| Trouble::restore(format!("the tree of files at {data:#x}: {error}")))?;
     check(tree.root(), FILES_COMPATIBLE).map_err(|refusal| Trouble::restore(refusal.reason))?;
     Ok(tree)

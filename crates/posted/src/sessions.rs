@@ -224,7 +224,7 @@ impl Sessions {
             .with_bytes(PROP_COUNT, big(count))
             .with_bytes(PROP_DATA, big(array.map_or(0, PhysAddr::raw)))
             .with_bytes(PROP_PAGES, big(pages));
-        let blob = Tree::named(NODE, root).to_blob();
+        let blob = Tree::named(NODE, root).to_blob_unchecked();
         mem.ram.mem.write(tree, &blob).expect("the page was just allocated");
         Ok(Serialized { tree, array, slots })
     }
@@ -315,7 +315,7 @@ impl Sessions {
     /// Reads the tree at boot: whatever is wrong with it panics.
     pub(crate) fn boot(&mut self, mem: &Memory<'_>, data: u64) -> Answer<()> {
         let bad = |what: &str| Trouble::restore(format!("the tree of sessions at {data:#x}: {what}"));
-        let tree = Tree::read(&mem.ram.mem, PhysAddr::new(data), PAGE_SIZE);
+        let tree = Tree::read_named(&mem.ram.mem, PhysAddr::new(data), PAGE_SIZE);
         let tree = tree.map_err(|error| bad(&error.to_string()))?;
         check(tree.root(), COMPATIBLE).map_err(|refusal| bad(&refusal.reason))?;
         let big = |name: &str| {
@@ -337,7 +337,6 @@ impl Sessions {
     /// Reads the arrays, if that was not done before.
     pub(crate) fn read<H: Host>(&mut self, handlers: &Handlers<H>, host: &mut H) -> Answer<()> {
         let Some(found) = self.found.filter(|_| !self.read) else { return Ok(()) };
-        self.read = true;
         for index in 0..found.count {
             let entry = read_at::<SessionEntry>(&host.memory(), found.array, index, ENTRY_SIZE)?;
             if entry.name[0] == 0 {
@@ -352,6 +351,7 @@ impl Sessions {
             host.emit(Seen::SessionFound { session: shown });
             self.insert(session);
         }
+        self.read = true;
         Ok(())
     }
 }

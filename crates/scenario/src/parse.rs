@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use kdl::{KdlDocument, KdlEntry, KdlNode, KdlValue};
 use luosim_abi::Errno;
+use luosim_abi::profile::Profile;
 use luosim_abi::quirk::Quirk;
-use luosim_abi::release::{RELEASES, ReleaseId};
+use luosim_abi::release::ReleaseId;
 
 use crate::check;
 use crate::diagnostic::{Diagnostic, suggest};
@@ -144,6 +145,10 @@ impl Reader {
 
     fn machine(&mut self, node: &KdlNode) {
         for entry in node.entries() {
+            if entry.name().map(kdl::KdlIdentifier::value) == Some("profile") {
+                self.profile(entry);
+                continue;
+            }
             let memory = match (entry.name().map(kdl::KdlIdentifier::value), entry.value()) {
                 (Some("memory"), KdlValue::String(text)) => names::size(text),
                 (Some("memory"), KdlValue::Integer(bytes)) => u64::try_from(*bytes).ok(),
@@ -154,10 +159,23 @@ impl Reader {
                 None => self.problems.push(
                     Diagnostic::new(
                         entry_span(entry),
-                        "`machine` takes `memory`, from 16MiB to 1TiB in pages",
+                        "`machine` takes `memory`, from 16MiB to 1TiB in pages, and `profile`",
                     )
-                    .with_help("for example: machine memory=\"256MiB\""),
+                    .with_help("for example: machine memory=\"256MiB\" profile=\"target\""),
                 ),
+            }
+        }
+    }
+
+    fn profile(&mut self, entry: &KdlEntry) {
+        let name = entry.value().as_string().unwrap_or("");
+        match Profile::from_name(name) {
+            Some(profile) => self.scenario.profile = profile,
+            None => {
+                let known: Vec<&str> = Profile::ALL.iter().map(|profile| profile.name()).collect();
+                let problem =
+                    Diagnostic::new(entry_span(entry), format!("`profile` cannot be {}", entry.value()));
+                self.problems.push(problem.with_help(format!("one of: {}", known.join(", "))));
             }
         }
     }
@@ -381,10 +399,10 @@ fn flags(value: &KdlValue, table: &[(&'static str, u64)]) -> Result<Value, BadVa
 
 fn release(value: &KdlValue) -> Result<Value, BadValue> {
     let text = value.as_string().unwrap_or("");
-    if ReleaseId::from_name(text).is_some() {
+    if ReleaseId::named(text).is_some() {
         return Ok(Value::Text(text.to_owned()));
     }
-    let known: Vec<&str> = RELEASES.iter().map(|release| release.name).collect();
+    let known: Vec<&str> = ReleaseId::names().collect();
     let help = format!("one of: {} (as a text: release=\"7.3\")", known.join(", "));
     Err((format!("is no release luosim knows: {value}"), Some(help)))
 }

@@ -1,6 +1,7 @@
 //! Writing a scenario as a document that reads back as the same scenario.
 
 use kdl::{KdlDocument, KdlEntry, KdlEntryFormat, KdlNode, KdlValue};
+use luosim_abi::profile::Profile;
 
 use crate::step::{Call, DEFAULT_MEMORY, Scenario, Step, Value};
 use crate::table::Kind;
@@ -15,11 +16,7 @@ pub fn print(scenario: &Scenario) -> String {
         header.push(entry(Some("about"), scenario.about.as_str()));
     }
     document.nodes_mut().push(header);
-    if scenario.memory != DEFAULT_MEMORY {
-        let mut machine = KdlNode::new("machine");
-        machine.push(KdlEntry::new_prop("memory", i128::from(scenario.memory)));
-        document.nodes_mut().push(machine);
-    }
+    document.nodes_mut().extend(machine(scenario));
     let mut open: Option<&str> = None;
     for step in &scenario.steps {
         match step {
@@ -42,6 +39,18 @@ pub fn print(scenario: &Scenario) -> String {
     }
     document.autoformat();
     document.to_string()
+}
+
+/// The machine, if it is another than the default.
+fn machine(scenario: &Scenario) -> Option<KdlNode> {
+    let mut machine = KdlNode::new("machine");
+    if scenario.memory != DEFAULT_MEMORY {
+        machine.push(KdlEntry::new_prop("memory", i128::from(scenario.memory)));
+    }
+    if scenario.profile != Profile::Mainline {
+        machine.push(entry(Some("profile"), scenario.profile.name()));
+    }
+    (!machine.entries().is_empty()).then_some(machine)
 }
 
 /// An argument, or a property if it has a name.

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use luosim_abi::Errno;
+use luosim_abi::profile::Profile;
 
 use crate::table::Op;
 
@@ -136,6 +137,8 @@ pub struct Scenario {
     pub about: String,
     /// Bytes of memory of the machine.
     pub memory: u64,
+    /// Which file types its kernels have beside their release's.
+    pub profile: Profile,
     /// The steps, in order.
     pub steps: Vec<Step>,
 }

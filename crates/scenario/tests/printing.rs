@@ -1,8 +1,9 @@
 //! Any scenario that the table allows is written as a document that reads back as the same scenario.
 
 use luosim_abi::Errno;
+use luosim_abi::profile::Profile;
 use luosim_abi::quirk::Quirk;
-use luosim_abi::release::RELEASES;
+use luosim_abi::release::ReleaseId;
 use luosim_scenario::table::{Kind, OPERATIONS, Param};
 use luosim_scenario::{Call, Op, Scenario, Step, Value, parse, print};
 use proptest::prelude::*;
@@ -47,7 +48,7 @@ fn value(kind: Kind) -> BoxedStrategy<Value> {
         Kind::Size => (0i128..=0x7fff_ffff_ffff_ffff).prop_map(Value::Number).boxed(),
         Kind::Bool => (0i128..=1).prop_map(Value::Number).boxed(),
         Kind::Flags(table) => bits(table),
-        Kind::Release => words(RELEASES.iter().map(|release| release.name).collect()),
+        Kind::Release => words(ReleaseId::names().collect()),
         Kind::Word(known) => words(known.to_vec()),
         Kind::Quirks => words(Quirk::ALL.iter().map(|quirk| quirk.name()).collect()),
     }
@@ -81,8 +82,8 @@ fn step() -> impl Strategy<Value = Step> {
 
 fn scenario() -> impl Strategy<Value = Scenario> {
     let steps = prop::collection::vec(step(), 0..12);
-    ("[a-z][a-z0-9-]{0,12}", "\\PC{0,30}", 4096u64..=1 << 28, steps).prop_map(
-        |(name, about, pages, steps)| {
+    ("[a-z][a-z0-9-]{0,12}", "\\PC{0,30}", 4096u64..=1 << 28, prop::sample::select(Profile::ALL), steps)
+        .prop_map(|(name, about, pages, profile, steps)| {
             // An image, whose session names nobody knows beforehand, and a mapping that steps can name.
             let image = Call::new(Op::BootImage)
                 .with("directory", Value::Text(String::from("x")))
@@ -93,9 +94,8 @@ fn scenario() -> impl Strategy<Value = Scenario> {
                 .with("as", Value::Text(String::from("m")));
             let mut all = vec![Step::Machine(image), Step::Process { process: String::from("p"), call: map }];
             all.extend(steps);
-            Scenario { name, about, memory: pages * 4096, steps: all }
-        },
-    )
+            Scenario { name, about, memory: pages * 4096, profile, steps: all }
+        })
 }
 
 proptest! {

@@ -14,4 +14,5 @@ pub mod options;
 pub mod reference;
 pub mod rng;
 pub mod shrink;
+pub mod turns;
 pub mod world;

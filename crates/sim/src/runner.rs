@@ -2,30 +2,37 @@
 
 mod calls;
 mod contents;
+mod devices;
 mod expect;
+mod posted;
 mod power;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use luosim_abi::profile::Profile;
 use luosim_abi::release::ReleaseId;
 use luosim_abi::{KResult, Refusal};
+use luosim_hardware::Hardware;
+use luosim_hardware::pci::Layout;
 use luosim_kho::BootParams;
 use luosim_machine::process::Pid;
 use luosim_machine::sys::MapId;
-use luosim_machine::{BootReport, Machine};
+use luosim_machine::{BootOptions, BootReport, Machine};
 use luosim_physmem::PhysMem;
 use luosim_scenario::{Call, Op, Scenario, Step, Value};
 
 use crate::explore::invariant::Print;
 use crate::golden::Manifest;
-use crate::transcript::{LedgerLine, Record, Report, VERSION, ledger_lines};
+use crate::transcript::{LedgerLine, Record, Report, VERSION, ledger_lines, timeline_lines};
 
 /// How to run.
 #[derive(Debug, Default)]
 pub struct Options {
     /// Runs every kernel of the scenario with this release instead of its own.
     pub release: Option<ReleaseId>,
+    /// Gives every kernel of the scenario these file types instead of its own.
+    pub profile: Option<Profile>,
     /// Folder that image paths start from.
     pub base: PathBuf,
     /// Folder for the memory and manifest at each kexec.
@@ -45,6 +52,7 @@ struct Runner<'a> {
     options: &'a Options,
     machine: Option<Machine>,
     memory: u64,
+    profile: Profile,
     pids: BTreeMap<String, Pid>,
     labels: BTreeMap<String, Labels>,
     records: Vec<Record>,
@@ -53,6 +61,7 @@ struct Runner<'a> {
     manifest: Option<Manifest>,
     dumps: usize,
     remembered: Print,
+    guests: devices::Guests,
 }
 
 /// What a call gave.
@@ -67,6 +76,7 @@ pub fn run(scenario: &Scenario, options: &Options) -> Result<Report, String> {
         options,
         machine: None,
         memory: scenario.memory,
+        profile: options.profile.unwrap_or(scenario.profile),
         pids: BTreeMap::new(),
         labels: BTreeMap::new(),
         records: Vec::new(),
@@ -75,6 +85,7 @@ pub fn run(scenario: &Scenario, options: &Options) -> Result<Report, String> {
         manifest: None,
         dumps: 0,
         remembered: Print::default(),
+        guests: devices::Guests::default(),
     };
     for step in &scenario.steps {
         runner.step(step)?;
@@ -84,6 +95,7 @@ pub fn run(scenario: &Scenario, options: &Options) -> Result<Report, String> {
         version: VERSION,
         scenario: scenario.name.clone(),
         about: scenario.about.clone(),
+        timeline: runner.machine.as_ref().map(timeline_lines).unwrap_or_default(),
         records: runner.records,
         ledger,
         failures: runner.failures,
@@ -102,9 +114,10 @@ impl Runner<'_> {
     fn machine(&mut self) -> Result<&mut Machine, RunError> {
         if self.machine.is_none() {
             let memory = PhysMem::anonymous(self.memory).map_err(|error| error.to_string())?;
-            self.machine = Some(Machine::new(memory));
+            self.machine = Some(new_machine(memory, self.profile));
             let release = self.options.release.unwrap_or(ReleaseId::V7_3);
-            self.boot_cold(release, &luosim_machine::BootOptions::default());
+            let options = BootOptions { profile: self.profile, ..BootOptions::default() };
+            self.boot_cold(release, &options);
         }
         Ok(self.machine.as_mut().expect("made above"))
     }
@@ -123,11 +136,26 @@ impl Runner<'_> {
         if call.op == Op::RebootKexec {
             return self.reboot(process, pid, call);
         }
-        let shown = self.show(process, call);
+        let (shown, state) = (self.show(process, call), self.posted_state());
         let answer = self.perform(process, pid, call);
         self.record_call(process, pid, shown, &answer);
+        self.note_state(state);
         self.judge(call, &answer);
+        self.after_panic();
         Ok(())
+    }
+
+    /// A posted design may stop its kernel inside a call: a crash kernel boots, or the machine is down.
+    fn after_panic(&mut self) {
+        let report = self.on().take_crashed();
+        if report.is_some() || self.on().kernel().is_none() {
+            self.forget();
+        }
+        if let Some(report) = report {
+            self.records
+                .push(Record::Machine { action: String::from("the kernel panics; the crash kernel boots") });
+            self.booted(report);
+        }
     }
 
     /// The process, started at its first step; `None` while the machine is down.
@@ -158,6 +186,15 @@ impl Runner<'_> {
             errno: refusal.map(|refusal| refusal.errno.name().to_owned()),
             reason: refusal.map(|refusal| refusal.reason.to_string()),
         });
+        self.record_assumed();
+    }
+
+    /// What the last call or boot rested on and nobody has published.
+    fn record_assumed(&mut self) {
+        for assumption in self.on().take_assumed() {
+            let (name, what) = (assumption.name().to_owned(), assumption.describe().to_owned());
+            self.records.push(Record::Assumed { name, what });
+        }
     }
 
     /// Compares the outcome of a call with what the step expects.
@@ -261,6 +298,16 @@ impl Runner<'_> {
     fn ledger(&self) -> Vec<LedgerLine> {
         self.machine.as_ref().and_then(Machine::ledger).map(ledger_lines).unwrap_or_default()
     }
+}
+
+/// A machine, with devices if its kernels may know some.
+fn new_machine(memory: PhysMem, profile: Profile) -> Machine {
+    let mut machine = Machine::new(memory);
+    if profile != Profile::Mainline {
+        let hardware = Hardware::new(Layout::reference()).expect("the reference layout can be built");
+        machine.plug_in(hardware);
+    }
+    machine
 }
 
 fn show_flags(table: &[(&'static str, u64)], bits: i128) -> String {

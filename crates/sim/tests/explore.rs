@@ -1,9 +1,13 @@
 //! The explorer: it sees what is planted, and what it finds is a scenario that shows it again.
 
 use luosim_abi::quirk::Quirk;
+use luosim_abi::release::ReleaseId;
+use luosim_machine::faults::Argument;
+use luosim_sim::explore::action::{Action, Plan, Spoil};
 use luosim_sim::explore::campaign::Campaign;
 use luosim_sim::explore::finding::Finding;
-use luosim_sim::explore::options::Common;
+use luosim_sim::explore::options::{Common, FaultKind, Faults, shipped_quirks};
+use luosim_sim::explore::world::{Case, World};
 
 /// The first finding that is put down to the quirk, and the seed.
 fn find(quirk: Quirk, seeds: u64) -> Option<(u64, Finding)> {
@@ -73,6 +77,66 @@ fn nothing_breaks_without_quirks() {
     for seed in 0..400 {
         let findings = campaign.seed(seed).expect("room").findings;
         assert!(findings.is_empty(), "{}", findings[0].scenario);
+    }
+}
+
+#[test]
+fn faults_strike_in_turn_and_nothing_breaks() {
+    let common = Common { as_documented: true, in_turn: true, ..Common::default() };
+    let mut campaign = Campaign::new(common.clone()).expect("room");
+    let mut once = Campaign::new(Common { in_turn: false, ..common }).expect("room");
+    let (mut turned, mut single) = (0, 0);
+    for seed in 0..60 {
+        let outcome = campaign.seed(seed).expect("room");
+        assert!(outcome.findings.is_empty(), "{}", outcome.findings[0].scenario);
+        turned += outcome.tally.steps;
+        single += once.seed(seed).expect("room").tally.steps;
+    }
+    assert!(turned > 5 * single, "{turned} steps in turn, {single} once");
+}
+
+#[test]
+fn what_only_one_allocation_shows_is_found_in_turn() {
+    let common = Common {
+        zoo: Some(Quirk::PreserveErrorUnits),
+        faults: Faults::NONE.with(FaultKind::Alloc),
+        in_turn: true,
+        ..Common::default()
+    };
+    let mut campaign = Campaign::new(common).expect("room");
+    let found = (0..60).flat_map(|seed| campaign.seed(seed).expect("room").findings).next();
+    let finding = found.expect("every allocation of every PRESERVE_FD fails once");
+    assert_eq!(finding.quirk, Some(Quirk::PreserveErrorUnits));
+    replays(&finding);
+}
+
+/// One word of the metadata of a small handover is another one: whatever the kernel makes of it, luosim bears it.
+#[test]
+fn any_word_may_be_spoiled() {
+    let arg = Argument::Normal;
+    for release in [ReleaseId::V6_19, ReleaseId::V7_1, ReleaseId::V7_3] {
+        let plan = Plan::new(release);
+        let (quirks_on, quirks_off) = (Vec::new(), shipped_quirks());
+        let case =
+            Case { memory: 32 << 20, first: plan, quirks_on, quirks_off, max_procs: 1, actions: Vec::new() };
+        let mut world = World::new(case.memory).expect("room");
+        let mut fates = std::collections::BTreeSet::new();
+        for at in 0..700 {
+            let flip = 1u64.rotate_left(at * 7 % 64);
+            let actions = vec![
+                Action::Open { p: 0, new: 0 },
+                Action::Create { p: 0, device: 0, name: 0, new: 1, arg },
+                Action::Memfd { p: 0, new: 2, kind: 0, huge: false },
+                Action::Write { p: 0, fd: 2, at: 0, cells: 24, seed: 1 },
+                Action::Preserve { p: 0, session: 1, fd: 2, token: 1, arg },
+                Action::Spoil(Spoil::Word { at, flip }),
+                Action::Kexec { p: 0, plan },
+            ];
+            let run = world.run(&Case { actions, ..case.clone() }, false).expect("room");
+            assert_eq!(run, Ok(()), "word {at} with {flip:#x} on {release:?}");
+            fates.extend(world.reference().fates.iter().map(|fate| fate.word));
+        }
+        assert!(fates.len() >= 2, "some words matter and some do not: {fates:?} on {release:?}");
     }
 }
 

@@ -8,14 +8,21 @@ use luosim_sim::{Options, Report, run};
 fn suite() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sim-scenarios");
     let mut files = Vec::new();
-    for theme in std::fs::read_dir(root).expect("the suite is there") {
-        let theme = theme.expect("readable").path();
-        for file in std::fs::read_dir(theme).expect("a folder a theme") {
-            files.push(file.expect("readable").path());
-        }
-    }
+    add_below(&root, &mut files);
     files.sort();
     files
+}
+
+/// A theme is a folder, or a folder of folders.
+fn add_below(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).expect("the suite is there") {
+        let path = entry.expect("readable").path();
+        if path.is_dir() {
+            add_below(&path, files);
+        } else {
+            files.push(path);
+        }
+    }
 }
 
 fn run_file(path: &Path) -> Report {

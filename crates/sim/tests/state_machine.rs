@@ -2,12 +2,14 @@
 //! says. Tokens, names, contents, bound objects, chains of kernels: whatever the steps touch.
 
 use luosim_abi::release::ReleaseId;
-use luosim_sim::explore::action::{Action, Plan};
+use luosim_sim::explore::action::{Action, Plan, Spoil};
+use luosim_sim::explore::campaign::Broken;
 use luosim_sim::explore::draw::Draw;
-use luosim_sim::explore::options::{Chain, Common, Options, shipped_quirks};
+use luosim_sim::explore::finding;
+use luosim_sim::explore::options::{Chain, Common, DEEDS, Deed, Options, shipped_quirks};
 use luosim_sim::explore::reference::{Reference, Want};
 use luosim_sim::explore::rng::Rng;
-use luosim_sim::explore::world::{Case, World};
+use luosim_sim::explore::world::{Case, Violation, World};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
@@ -21,11 +23,35 @@ struct State {
 
 struct Model;
 
+/// What a run does most: each theme has its turn.
+const THEMES: [&[Deed]; 5] = [
+    &[Deed::Preserve, Deed::Retrieve, Deed::Memfd, Deed::Close],
+    &[Deed::Create, Deed::Take, Deed::GetName, Deed::Link, Deed::Close],
+    &[
+        Deed::Write,
+        Deed::Truncate,
+        Deed::Punch,
+        Deed::Allocate,
+        Deed::Store,
+        Deed::Map,
+        Deed::Seek,
+        Deed::Look,
+    ],
+    &[Deed::TestFile, Deed::Preserve, Deed::Finish, Deed::Close, Deed::Stop],
+    &[Deed::Kexec, Deed::Take, Deed::Retrieve, Deed::Finish],
+];
+
 fn options(seed: u64) -> Options {
     let releases = [ReleaseId::V6_19, ReleaseId::V7_0, ReleaseId::V7_1, ReleaseId::V7_2, ReleaseId::V7_3];
     let release = releases[usize::try_from(seed % 5).expect("small")];
     let common = Common { chain: Chain::Fixed(vec![release]), as_documented: true, ..Common::default() };
     let mut options = Options::draw(seed, &common, &mut Rng::new(seed));
+    let theme = THEMES[usize::try_from(seed / 5 % 5).expect("small")];
+    for ((deed, usual), weight) in DEEDS.iter().zip(&mut options.weights) {
+        if theme.contains(deed) {
+            *weight = (*weight).max(*usual) * 4;
+        }
+    }
     // A lack of memory has more than one right answer.
     options.chain = vec![Plan { test_files: true, flbs: true, ..Plan::new(release) }];
     options
@@ -54,11 +80,13 @@ impl ReferenceStateMachine for Model {
     }
 
     fn preconditions(state: &State, action: &Action) -> bool {
-        !matches!(action, Action::FailAlloc { .. }) && state.reference.expect(action) != Want::Skip
+        // What a lack of memory, or any spoiled word, leads to is nobody's promise.
+        !matches!(action, Action::FailAlloc { .. } | Action::Spoil(Spoil::Word { .. }))
+            && state.reference.expect(action) != Want::Skip
     }
 
     fn apply(mut state: State, action: &Action) -> State {
-        let told = matches!(action, Action::Stop { .. } | Action::CloseInReboot { .. } | Action::Spoil(_));
+        let told = action.is_told();
         if matches!(action, Action::Kexec { .. }) && !state.reference.spoils() {
             state.reference.spoil = None;
         }
@@ -73,7 +101,20 @@ impl ReferenceStateMachine for Model {
     }
 }
 
-struct Machine(World);
+/// The machine, and the steps that it made.
+struct Machine {
+    world: World,
+    case: Case,
+}
+
+impl Machine {
+    /// A broken promise ends the test with the shortest scenario that shows it.
+    fn fail(mut self, violation: Violation) -> ! {
+        let broken = Broken { case: self.case, violation };
+        let found = finding::investigate(&mut self.world, 0, &broken, "").expect("room");
+        panic!("{}", found.scenario)
+    }
+}
 
 impl StateMachineTest for Machine {
     type SystemUnderTest = Self;
@@ -89,22 +130,27 @@ impl StateMachineTest for Machine {
             actions: Vec::new(),
         };
         let mut world = World::new(case.memory).expect("room");
-        world.begin(case, false).expect("room");
-        Self(world)
+        world.begin(case.clone(), false).expect("room");
+        Self { world, case }
     }
 
-    fn apply(mut world: Self, state: &State, action: Action) -> Self {
-        world.0.step(&action).unwrap_or_else(|broken| panic!("{broken:?}"));
-        assert_eq!(world.0.reference().fates, state.reference.fates, "two references, one truth");
-        world
+    fn apply(mut machine: Self, state: &State, action: Action) -> Self {
+        machine.case.actions.push(action.clone());
+        if let Err(broken) = machine.world.step(&action) {
+            machine.fail(*broken);
+        }
+        assert_eq!(machine.world.reference().fates, state.reference.fates, "two references, one truth");
+        machine
     }
 
-    fn check_invariants(world: &Self, _: &State) {
-        assert_eq!(luosim_sim::explore::invariant::sound(world.0.machine()), Ok(()));
+    fn check_invariants(machine: &Self, _: &State) {
+        assert_eq!(luosim_sim::explore::invariant::sound(machine.world.machine()), Ok(()));
     }
 
-    fn teardown(mut world: Self, _: State) {
-        world.0.finish().unwrap_or_else(|broken| panic!("{broken:?}"));
+    fn teardown(mut machine: Self, _: State) {
+        if let Err(broken) = machine.world.finish() {
+            machine.fail(*broken);
+        }
     }
 }
 

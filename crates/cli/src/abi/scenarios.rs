@@ -65,7 +65,7 @@ fn document(name: &str, collision: &Collision) -> String {
 
 /// The scenario with the answer of the model as what is expected of its last call.
 fn answer(mut scenario: Scenario) -> Result<Scenario, String> {
-    let options = Options { release: None, base: std::path::PathBuf::new(), dump_handover: None };
+    let options = Options { base: std::path::PathBuf::new(), ..Options::default() };
     let report = luosim_sim::run(&scenario, &options).map_err(|error| format!("no scenario: {error}"))?;
     let calls = report.records.iter().filter_map(|record| match record {
         Record::Call { errno, call, .. } => Some((errno.as_deref(), call)),

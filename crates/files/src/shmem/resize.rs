@@ -41,6 +41,9 @@ impl Shmem {
         if size != self.size && self.frozen {
             return Err(self.frozen_refusal("its size may not change"));
         }
+        if size < self.size {
+            self.check_device_maps()?;
+        }
         if size <= self.size {
             self.drop_pages(ram, size, u64::MAX);
         }

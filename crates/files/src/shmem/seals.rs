@@ -45,6 +45,12 @@ impl Seals {
         self.0 & other.0 != 0
     }
 
+    /// Whether all of `other` are set.
+    #[must_use]
+    pub const fn all(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
     /// Both sets.
     #[must_use]
     pub const fn with(self, other: Self) -> Self {

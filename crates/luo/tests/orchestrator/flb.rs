@@ -5,9 +5,9 @@ use std::rc::Rc;
 
 use luosim_abi::release::ReleaseId;
 use luosim_abi::{Errno, KResult};
-use luosim_luo::Luo;
 use luosim_luo::flb::FlbOps;
 use luosim_luo::test_flbs::TestFlbs;
+use luosim_luo::{Host, Luo, LuoConfig};
 
 use crate::recorder::Recorder;
 use crate::world::{World, boot, boot_on, create, finish, preserve, take, try_preserve};
@@ -146,6 +146,43 @@ fn an_error_of_retrieve_is_kept_from_7_2_on() {
         assert_eq!(again, if kept { Err(Errno::EIO) } else { Ok(0x1061) }, "{release:?}");
         assert_eq!(drain(&calls).len(), if kept { 1 } else { 2 }, "{release:?}");
     }
+}
+
+#[test]
+fn a_user_inside_the_kernel_holds_an_outgoing_object() {
+    let (mut world, mut luo, calls, _) = with_objects(boot(ReleaseId::V7_3));
+    let absent = luo.get_outgoing_flb("a").expect_err("nothing is preserved");
+    assert_eq!(absent.errno, Errno::ENOENT);
+    let session = create(&mut luo, &mut world, b"one");
+    preserve(&mut luo, &mut world, session, 1);
+    assert_eq!(luo.get_outgoing_flb("a").expect("preserved"), 0x1061);
+    assert_eq!(drain(&calls), ["a preserve", "b preserve"], "getting it calls nothing");
+    luo.release_session(&mut world, session);
+    assert_eq!(drain(&calls), ["b unpreserve 0x1062"], "a is held");
+    luo.put_outgoing_flb(&mut world, "a");
+    assert_eq!(drain(&calls), ["a unpreserve 0x1061"]);
+}
+
+#[test]
+fn an_object_of_data_only_cannot_be_got_while_it_is_outgoing() {
+    let (mut world, mut luo) = boot(ReleaseId::V7_3);
+    luo.register_handler(Rc::new(Recorder::default())).expect("the first");
+    TestFlbs::new().bind(&mut luo, &mut world, "test-v1").expect("7.3 has them");
+    let session = create(&mut luo, &mut world, b"one");
+    preserve(&mut luo, &mut world, session, 1);
+    let refusal = luo.get_outgoing_flb("liveupdate-test-flb-v0").expect_err("it has no object");
+    assert_eq!(refusal.errno, Errno::ENOENT);
+}
+
+#[test]
+fn with_the_orchestrator_off_there_are_no_objects() {
+    let (mut world, _) = boot(ReleaseId::V7_3);
+    let release = ReleaseId::V7_3.release();
+    let config = LuoConfig { release, quirks: release.quirks, requested: false };
+    let mut luo: Luo<World> = Luo::boot(&mut world.memory(), config).expect("nothing bad came");
+    let errnos = [luo.get_outgoing_flb("a"), luo.get_incoming_flb(&mut world, "a")]
+        .map(|result| result.expect_err("off").errno);
+    assert_eq!(errnos, [Errno::EOPNOTSUPP; 2]);
 }
 
 #[test]

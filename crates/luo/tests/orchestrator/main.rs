@@ -2,6 +2,7 @@
 
 mod flb;
 mod freeze;
+mod needs;
 mod recorder;
 mod versions;
 mod world;

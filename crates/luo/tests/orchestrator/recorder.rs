@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use luosim_abi::{Errno, KResult};
-use luosim_luo::{FileHandler, FileId, Identity, RetrieveStatus};
+use luosim_luo::{Context, FileHandler, FileId, Identity, RetrieveStatus};
 
 use crate::world::World;
 
@@ -33,15 +33,15 @@ impl FileHandler<World> for Recorder {
         format!("file {}", file.0)
     }
 
-    fn preserve(&self, _: &mut World, file: FileId) -> KResult<u64> {
+    fn preserve(&self, _: &mut Context<'_, World>, file: FileId) -> KResult<u64> {
         Ok(u64::from(file.0))
     }
 
-    fn unpreserve(&self, _: &mut World, file: FileId, _: u64) {
+    fn unpreserve(&self, _: &mut Context<'_, World>, file: FileId, _: u64) {
         self.calls.borrow_mut().push(format!("unpreserve {}", file.0));
     }
 
-    fn freeze(&self, _: &mut World, file: FileId, data: u64) -> KResult<u64> {
+    fn freeze(&self, _: &mut Context<'_, World>, file: FileId, data: u64) -> KResult<u64> {
         if self.refuse.get() == file.0 {
             return Err(Errno::EAGAIN.because("the test refuses"));
         }
@@ -49,17 +49,13 @@ impl FileHandler<World> for Recorder {
         Ok(data)
     }
 
-    fn unfreeze(&self, _: &mut World, file: FileId, _: u64) {
+    fn unfreeze(&self, _: &mut Context<'_, World>, file: FileId, _: u64) {
         self.calls.borrow_mut().push(format!("unfreeze {}", file.0));
     }
 
-    fn retrieve(&self, _: &mut World, _: u64) -> KResult<FileId> {
+    fn retrieve(&self, _: &mut Context<'_, World>, _: u64) -> KResult<FileId> {
         Err(Errno::EIO.because("not in this test"))
     }
 
-    fn can_finish(&self, _: &mut World, _: RetrieveStatus, _: u64) -> bool {
-        true
-    }
-
-    fn finish(&self, _: &mut World, _: RetrieveStatus, _: u64) {}
+    fn finish(&self, _: &mut Context<'_, World>, _: RetrieveStatus, _: u64) {}
 }

@@ -1,5 +1,7 @@
 //! A kernel of nothing but memory, KHO and LUO, and processes whose descriptor *n* is file *n*.
 
+use std::collections::BTreeMap;
+
 use luosim_abi::KResult;
 use luosim_abi::extensible::UserMemory;
 use luosim_abi::release::{Release, ReleaseId};
@@ -14,6 +16,8 @@ pub(crate) struct World {
     pub(crate) kho: Kho,
     pub(crate) log: KernelLog,
     sessions: Vec<SessionKey>,
+    /// References taken less those given back, by file.
+    pub(crate) references: BTreeMap<u32, i64>,
 }
 
 impl Host for World {
@@ -21,9 +25,13 @@ impl Host for World {
         Memory { ram: &mut self.ram, kho: &mut self.kho, log: &mut self.log }
     }
 
-    fn file_get(&mut self, _: FileId) {}
+    fn file_get(&mut self, file: FileId) {
+        *self.references.entry(file.0).or_default() += 1;
+    }
 
-    fn file_put(&mut self, _: FileId) {}
+    fn file_put(&mut self, file: FileId) {
+        *self.references.entry(file.0).or_default() -= 1;
+    }
 
     fn open_session(&mut self, key: SessionKey) -> KResult<FileId> {
         self.sessions.push(key);
@@ -100,7 +108,7 @@ pub(crate) fn boot_row(
     let mut log = KernelLog::default();
     let config = KhoConfig { release, enabled: true, scratch: ScratchSpec::default(), debug: true };
     let kho = Kho::boot(&mut ram, &mut log, config, params);
-    let mut world = World { ram, kho, log, sessions: Vec::new() };
+    let mut world = World { ram, kho, log, sessions: Vec::new(), references: BTreeMap::new() };
     let config = LuoConfig { release, quirks: release.quirks, requested: true };
     let luo = Luo::boot(&mut world.memory(), config)?;
     Ok((world, luo))
@@ -141,6 +149,24 @@ pub(crate) fn try_preserve(
 /// [`try_preserve`] that must succeed.
 pub(crate) fn preserve(luo: &mut Luo<World>, world: &mut World, session: SessionKey, file: u8) {
     try_preserve(luo, world, session, file).expect("taken");
+}
+
+/// RETRIEVE_FD.
+pub(crate) fn retrieve(
+    luo: &mut Luo<World>,
+    world: &mut World,
+    session: SessionKey,
+    token: u8,
+) -> KResult<()> {
+    let argument = vec![16, 0, 0, 0, 0, 0, 0, 0, token, 0, 0, 0, 0, 0, 0, 0];
+    luo.session_ioctl(world, &mut Process(argument), session, 0xBA41, 0)
+}
+
+/// The jump: serialises, and boots the next kernel on what is in memory.
+pub(crate) fn jump(mut world: World, mut luo: Luo<World>, release: ReleaseId) -> (World, Luo<World>) {
+    luo.reboot(&mut world).expect("nobody refuses");
+    let params = world.kho.params_for_kexec(&mut world.ram).expect("KHO is on");
+    boot_on(release, world.ram.into_mem(), Some(params.expect("the root tree exists")))
 }
 
 /// FINISH.

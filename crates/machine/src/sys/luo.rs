@@ -1,17 +1,22 @@
 //! `ioctl(2)`, raw and typed.
 //!
 //! The raw call takes an address in the process's memory, like the real one. The typed calls put their
-//! structure into a page of the process and make the raw call, so that both take the same way.
+//! structure into a page of the process and make the raw call, so that both take the same way. Those for sessions are
+//! encoded for the fourth posted design if that is what runs.
 
 use luosim_abi::ioctl::{Command, FdArg, FinishArg, GetNameArg, NAME_LEN, SessionArg};
+use luosim_abi::posted::v4::SessionCommand;
 use luosim_abi::{Errno, KResult};
 use luosim_files::{FileKind, flags};
+use luosim_hardware::timeline::Phase;
+use luosim_hardware::verify::TimePoint;
 use luosim_luo::FileId;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::address_space::Protection;
 use crate::caller::ProcessCaller;
 use crate::faults::Argument;
+use crate::posted::dispatch;
 use crate::process::Pid;
 use crate::{Kernel, Machine};
 
@@ -59,15 +64,14 @@ impl Machine {
                 return kernel.vfs_ioctl(pid, file, code, arg);
             }
             let kind = kernel.kind(file);
+            if let FileKind::Driver(file) = kind {
+                let driver = kernel.driver_for(file, Errno::ENOTTY)?;
+                return driver.ioctl(&mut kernel.core, file.object, code, arg);
+            }
             let process = kernel.processes.get_mut(&pid).expect("it owns the descriptor");
             let mut caller = ProcessCaller(process);
-            match kind {
-                FileKind::Device => kernel.luo.device_ioctl(&mut kernel.core, &mut caller, code, arg),
-                FileKind::Session(key) => {
-                    kernel.luo.session_ioctl(&mut kernel.core, &mut caller, key, code, arg)
-                }
-                kind => Err(Errno::ENOTTY.because(format!("{} has no command {code:#x}", kind.text()))),
-            }
+            let orchestrators = (&mut kernel.luo, &mut kernel.control);
+            dispatch(orchestrators, &mut kernel.core, kind, &mut caller, code, arg)
         })
     }
 
@@ -81,19 +85,19 @@ impl Machine {
     }
 
     /// Puts `request` into memory, makes the call, and reads the structure back.
-    fn typed<T: IntoBytes + FromBytes + zerocopy::Immutable>(
+    pub(super) fn typed<T: IntoBytes + FromBytes + zerocopy::Immutable>(
         &mut self,
         pid: Pid,
         fd: i32,
-        command: Command,
+        code: u32,
         request: &T,
     ) -> KResult<T> {
         let arg = self.argument(pid)?;
         self.running()?.parts(pid)?.0.memory.write(arg, request.as_bytes())?;
         match std::mem::take(&mut self.faults.argument) {
-            Argument::Normal => self.ioctl(pid, fd, command.code(), arg)?,
-            Argument::Unmapped => self.ioctl(pid, fd, command.code(), 8)?,
-            Argument::ReadOnly => self.ioctl_read_only(pid, fd, command.code(), arg)?,
+            Argument::Normal => self.ioctl(pid, fd, code, arg)?,
+            Argument::Unmapped => self.ioctl(pid, fd, code, 8)?,
+            Argument::ReadOnly => self.ioctl_read_only(pid, fd, code, arg)?,
         }
         let mut reply = T::new_zeroed();
         self.running()?.parts(pid)?.0.memory.read(arg, reply.as_mut_bytes())?;
@@ -113,12 +117,15 @@ impl Machine {
     }
 
     fn session_call(&mut self, pid: Pid, device: i32, command: Command, name: &[u8]) -> KResult<i32> {
+        if self.has_posted_sessions() {
+            return self.posted_session(pid, device, command == Command::CreateSession, name);
+        }
         let mut request = SessionArg::new_zeroed();
         request.size = size_of_u32::<SessionArg>().into();
         request.fd = (-1).into();
         let len = name.len().min(NAME_LEN);
         request.name[..len].copy_from_slice(&name[..len]);
-        Ok(self.typed(pid, device, command, &request)?.fd.get())
+        Ok(self.typed(pid, device, command.code(), &request)?.fd.get())
     }
 
     /// CREATE_SESSION with the bytes of a name (up to 64; a NUL is added if there is room).
@@ -137,9 +144,9 @@ impl Machine {
         self.session_call(pid, device, Command::RetrieveSession, name)
     }
 
-    fn fd_call(&mut self, pid: Pid, session: i32, command: Command, fd: i32, token: u64) -> KResult<i32> {
+    fn fd_call(&mut self, pid: Pid, session: i32, code: u32, fd: i32, token: u64) -> KResult<i32> {
         let request = FdArg { size: size_of_u32::<FdArg>().into(), fd: fd.into(), token: token.into() };
-        Ok(self.typed(pid, session, command, &request)?.fd.get())
+        Ok(self.typed(pid, session, code, &request)?.fd.get())
     }
 
     /// PRESERVE_FD.
@@ -147,7 +154,10 @@ impl Machine {
     /// # Errors
     /// EEXIST; ENOSPC; EBADF; ENOENT; EBUSY; EINVAL: direction; what the handler says.
     pub fn preserve_fd(&mut self, pid: Pid, session: i32, fd: i32, token: u64) -> KResult<()> {
-        self.fd_call(pid, session, Command::PreserveFd, fd, token).map(|_| ())
+        self.spend(Phase::Preserve);
+        self.fd_call(pid, session, Command::PreserveFd.code(), fd, token)?;
+        self.watch_preserved();
+        Ok(())
     }
 
     /// RETRIEVE_FD.
@@ -155,7 +165,12 @@ impl Machine {
     /// # Errors
     /// EMFILE; ENOENT; EINVAL: direction; what the handler says.
     pub fn retrieve_fd(&mut self, pid: Pid, session: i32, token: u64) -> KResult<i32> {
-        self.fd_call(pid, session, Command::RetrieveFd, -1, token)
+        self.spend(Phase::Retrieve);
+        let posted = self.has_posted_sessions();
+        let code = if posted { SessionCommand::RestoreFd.code() } else { Command::RetrieveFd.code() };
+        let fd = self.fd_call(pid, session, code, -1, token)?;
+        self.observe(TimePoint::T6);
+        Ok(fd)
     }
 
     /// FINISH.
@@ -164,7 +179,11 @@ impl Machine {
     /// EINVAL: direction, or `reserved` is not 0; EBUSY.
     pub fn finish(&mut self, pid: Pid, session: i32, reserved: u32) -> KResult<()> {
         let request = FinishArg { size: size_of_u32::<FinishArg>().into(), reserved: reserved.into() };
-        self.typed(pid, session, Command::Finish, &request).map(|_| ())
+        self.spend(Phase::Finish);
+        self.typed(pid, session, Command::Finish.code(), &request)?;
+        self.watch_finish();
+        self.enter(Phase::Run);
+        Ok(())
     }
 
     /// GET_NAME: the bytes before the NUL.
@@ -174,7 +193,7 @@ impl Machine {
     pub fn get_name(&mut self, pid: Pid, session: i32) -> KResult<Vec<u8>> {
         let mut request = GetNameArg::new_zeroed();
         request.size = size_of_u32::<GetNameArg>().into();
-        let reply = self.typed(pid, session, Command::GetName, &request)?;
+        let reply = self.typed(pid, session, Command::GetName.code(), &request)?;
         let end = reply.name.iter().position(|byte| *byte == 0).unwrap_or(NAME_LEN);
         Ok(reply.name[..end].to_vec())
     }
@@ -188,6 +207,6 @@ impl Machine {
     }
 }
 
-fn size_of_u32<T>() -> u32 {
+pub(super) fn size_of_u32<T>() -> u32 {
     u32::try_from(size_of::<T>()).expect("the structures are small")
 }

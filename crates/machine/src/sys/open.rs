@@ -6,7 +6,7 @@
 use luosim_abi::{Errno, KResult, ioctl};
 use luosim_files::shmem::{MFD_CLOEXEC, MFD_HUGETLB, Seals};
 use luosim_files::test_file::{Callback, Fault, TEST_PATH, TestFile};
-use luosim_files::{FileKind, Shmem, ShmemKind, flags};
+use luosim_files::{DriverFile, FileKind, Shmem, ShmemKind, flags};
 
 use crate::process::{Descriptor, Pid};
 use crate::{Kernel, Machine};
@@ -21,11 +21,15 @@ impl Machine {
         let result = self.call(pid, |kernel| {
             // The number comes first: without one nothing is looked up, created or opened.
             kernel.parts(pid)?.0.fds.check_room(1)?;
-            let kind = kernel.resolve(pid, path, open_flags, mode)?;
             let path_only = open_flags & flags::PATH != 0;
+            if !path_only && let Some(file) = kernel.open_node(path)? {
+                return Self::install(kernel, pid, file, open_flags & flags::CLOEXEC != 0, false);
+            }
+            let kind = kernel.resolve(pid, path, open_flags, mode)?;
             let status = open_flags & (flags::ACCMODE | flags::SETTABLE | flags::PATH);
             let large = if path_only { 0 } else { flags::LARGEFILE };
-            let file = kernel.core.files.table.open(kind, status | large)?;
+            let file = kernel.core.files.table.open(kind, status | large);
+            let file = file.inspect_err(|_| kernel.let_go(kind))?;
             if let FileKind::Shmem(inode) = kind
                 && open_flags & flags::TRUNC != 0
             {
@@ -41,6 +45,9 @@ impl Machine {
 
     /// The first open listed what came: what is missing, or unreadable, is lost.
     pub(crate) fn after_device_open<T>(&mut self, result: &KResult<T>) {
+        if self.kernel().is_none_or(|kernel| kernel.control.is_some()) {
+            return;
+        }
         let Some(ledger) = &mut self.ledger else { return };
         match result {
             Ok(_) => ledger.listed("not found among the incoming sessions"),
@@ -57,14 +64,21 @@ impl Machine {
         self.call(pid, |kernel| {
             let (process, _) = kernel.parts(pid)?;
             process.fds.check_room(1)?;
-            let file = process.fds.get(fd)?.file;
-            let kind = kernel.kind(file);
+            let (file, root) = (process.fds.get(fd)?.file, process.uid == 0);
+            let mut kind = kernel.kind(file);
             let path_only = open_flags & flags::PATH != 0;
             match kind {
                 FileKind::Shmem(inode) => kernel.core.files.inodes.get_ref(inode),
                 FileKind::Test(id) => kernel.core.files.tests.get_ref(id),
-                FileKind::Device if !path_only => kernel.luo.open_device(&mut kernel.core)?,
-                FileKind::Session(_) | FileKind::EventFd | FileKind::Epoll | FileKind::Socket(_) => {
+                FileKind::Device | FileKind::Control(_) if !path_only => {
+                    let root = root || kernel.control.is_none();
+                    kind = kernel.open_device(root, open_flags & flags::EXCL != 0)?;
+                }
+                FileKind::Session(_)
+                | FileKind::EventFd
+                | FileKind::Epoll
+                | FileKind::Socket(_)
+                | FileKind::Driver(_) => {
                     return Err(Errno::ENXIO.because(format!("{} cannot be opened by a path", kind.text())));
                 }
                 _ => {}
@@ -239,6 +253,13 @@ impl Kernel {
         }
     }
 
+    /// No description was made for an object that a driver has opened already.
+    fn let_go(&mut self, kind: FileKind) {
+        if let FileKind::Driver(_) = kind {
+            self.core.released.push(kind);
+        }
+    }
+
     /// Finds or makes what `path` names; for files with a reference for the new description.
     fn resolve(&mut self, pid: Pid, path: &str, open_flags: u32, mode: u32) -> KResult<FileKind> {
         let made = open_flags & (flags::CREAT | flags::EXCL) == flags::CREAT | flags::EXCL;
@@ -248,7 +269,9 @@ impl Kernel {
             // Made below, when nothing can refuse the open any more.
             TEST_PATH if self.test_files => FileKind::Null,
             "/dev/zero" => FileKind::Zero,
+            _ if self.drivers.by_path(path).is_some() => FileKind::Null,
             "/proc/self/status" | "/proc/cmdline" | "/proc/self/maps" => FileKind::Proc,
+            path if self.is_state_file(path) => FileKind::LuoState,
             "/tmp" | "/" | "/dev" | "/proc" if open_flags & flags::TMPFILE != flags::TMPFILE => {
                 FileKind::Directory
             }
@@ -263,14 +286,20 @@ impl Kernel {
         if kind == FileKind::Directory && open_flags & flags::ACCMODE != flags::RDONLY {
             return Err(Errno::EISDIR.because(format!("{path} is a directory")));
         }
+        if kind == FileKind::LuoState && open_flags & flags::ACCMODE != flags::RDONLY {
+            return Err(Errno::EACCES.because(format!("{path} is only read")));
+        }
         if path == TEST_PATH {
             return Ok(FileKind::Test(self.core.files.tests.create(TestFile::default())));
+        }
+        if let Some((id, driver)) = self.drivers.by_path(path).filter(|_| open_flags & flags::PATH == 0) {
+            return Ok(FileKind::Driver(DriverFile { driver: id, object: driver.open(&mut self.core)? }));
         }
         Ok(kind)
     }
 
     fn resolve_device(&mut self, pid: Pid, open_flags: u32, made: bool) -> KResult<FileKind> {
-        if !self.luo.enabled() {
+        if !self.has_device() {
             return Err(
                 Errno::ENOENT.because("the live update orchestrator is off, so there is no device node")
             );
@@ -283,10 +312,10 @@ impl Kernel {
         }
         if open_flags & flags::PATH == 0 {
             let uid = self.parts(pid)?.0.uid;
-            if uid != 0 {
+            if uid != 0 && self.control.is_none() {
                 return Err(Errno::EACCES.because(format!("the device is for root alone; uid {uid}")));
             }
-            self.luo.open_device(&mut self.core)?;
+            return self.open_device(uid == 0, open_flags & flags::EXCL != 0);
         }
         Ok(FileKind::Device)
     }

@@ -81,7 +81,17 @@ impl Kernel {
         match self.kind(file) {
             FileKind::Shmem(inode) => Ok(self.core.files.inodes.get(inode).read_at(&self.core.ram, at, buf)),
             FileKind::Test(id) => Ok(self.core.files.tests.get(id).read_at(at, buf)),
+            FileKind::Driver(file) => {
+                self.driver_for(file, Errno::EINVAL)?.read(&mut self.core, file.object, at, buf)
+            }
             FileKind::Null => Ok(0),
+            FileKind::LuoState => {
+                let text = self.state_text();
+                let from = usize::try_from(at).unwrap_or(usize::MAX).min(text.len());
+                let count = buf.len().min(text.len() - from);
+                buf[..count].copy_from_slice(&text.as_bytes()[from..from + count]);
+                Ok(count)
+            }
             FileKind::Zero => {
                 buf.fill(0);
                 Ok(buf.len())
@@ -99,9 +109,27 @@ impl Kernel {
                 core.files.inodes.get_mut(inode).write_at(&mut core.ram, at, bytes, window)
             }
             FileKind::Test(id) => self.core.files.tests.get_mut(id).write_at(at, bytes),
+            FileKind::Driver(file) => {
+                self.driver_for(file, Errno::EINVAL)?.write(&mut self.core, file.object, at, bytes)
+            }
             FileKind::Null | FileKind::Zero => Ok(bytes.len()),
             kind => Err(wrong(kind, Errno::EINVAL, "written")),
         }
+    }
+
+    /// A file of sysfs has no end to seek from.
+    fn seek_state(&mut self, file: FileId, offset: i64, whence: Whence) -> KResult<u64> {
+        let open = self.core.files.table.get_mut(file);
+        let from = match whence {
+            Whence::Set => 0,
+            Whence::Cur => open.pos,
+            Whence::End | Whence::Data | Whence::Hole => {
+                return Err(Errno::EINVAL.because("a file of sysfs has no end to seek from"));
+            }
+        };
+        let to = from.checked_add_signed(offset).filter(|to| *to <= MAX_SIZE);
+        open.pos = to.ok_or_else(|| Errno::EINVAL.because("a position cannot be negative"))?;
+        Ok(open.pos)
     }
 
     fn check_seekable(&self, file: FileId) -> KResult<()> {
@@ -185,6 +213,9 @@ impl Machine {
     pub fn lseek(&mut self, pid: Pid, fd: i32, offset: i64, whence: Whence) -> KResult<u64> {
         self.call(pid, |kernel| {
             let file = kernel.file(pid, fd)?;
+            if kernel.kind(file) == FileKind::LuoState {
+                return kernel.seek_state(file, offset, whence);
+            }
             let inode = kernel.shmem(file, Errno::ESPIPE, "positioned")?;
             let pos = kernel.core.files.table.get(file).pos;
             let target = kernel.core.files.inodes.get(inode).seek(pos, offset, whence)?;
@@ -319,6 +350,7 @@ impl Machine {
                 FileKind::Pipe => 0x5049_5045,
                 FileKind::Socket(_) => 0x534f_434b,
                 FileKind::Proc => 0x9fa0,
+                FileKind::LuoState => 0x6265_6572,
                 FileKind::HugetlbMemfd => 0x9584_58f6,
                 _ => 0x0102_1994,
             })
@@ -392,7 +424,8 @@ impl Kernel {
                     ..Stat::default()
                 }
             }
-            FileKind::Device => device_node(0o600, LIVEUPDATE_RDEV),
+            FileKind::Device | FileKind::Control(_) => device_node(0o600, LIVEUPDATE_RDEV),
+            FileKind::LuoState => Stat { size: 4096, ..other(S_IFREG | 0o444) },
             FileKind::Null => device_node(0o666, (1, 3)),
             FileKind::Zero => device_node(0o666, (1, 5)),
             FileKind::Session(_) | FileKind::EventFd | FileKind::Epoll => other(0o600),
@@ -402,6 +435,7 @@ impl Kernel {
             FileKind::Directory => other(S_IFDIR | 0o755),
             // Outside programs ask the host.
             FileKind::Foreign => other(0),
+            FileKind::Driver(_) => other(S_IFCHR | 0o600),
             FileKind::HugetlbMemfd => other(S_IFREG | 0o777),
             FileKind::Test(id) => {
                 let size = step(self.core.files.tests.get(id).contents().len());
@@ -415,7 +449,8 @@ impl Kernel {
             FileKind::Shmem(inode) => self.core.files.inodes.get(inode).link_text().into_bytes(),
             FileKind::Session(key) => {
                 let name =
-                    self.luo.session_name(key).unwrap_or_else(|| luosim_luo::SessionName::from_bytes(b""));
+                    self.posted().map_or_else(|| self.luo.session_name(key), |luo| luo.session_name(key));
+                let name = name.unwrap_or_else(|| luosim_luo::SessionName::from_bytes(b""));
                 if self.quirks.has(Quirk::ShortLinkText) && name.len() >= 39 {
                     let why =
                         format!("the kernel's buffer holds names of 38 bytes; this one has {}", name.len());
@@ -423,7 +458,8 @@ impl Kernel {
                 }
                 [b"anon_inode:[luo_session] ", name.as_bytes()].concat()
             }
-            FileKind::Device => b"/dev/liveupdate".to_vec(),
+            FileKind::Device | FileKind::Control(_) => b"/dev/liveupdate".to_vec(),
+            FileKind::LuoState => luosim_abi::posted::STATE_PATH.as_bytes().to_vec(),
             FileKind::Null => b"/dev/null".to_vec(),
             FileKind::Zero => b"/dev/zero".to_vec(),
             FileKind::EventFd => b"anon_inode:[eventfd]".to_vec(),
@@ -433,6 +469,7 @@ impl Kernel {
             FileKind::Proc => b"/proc/self/status".to_vec(),
             FileKind::Directory => b"/tmp".to_vec(),
             FileKind::Foreign => b"(outside)".to_vec(),
+            FileKind::Driver(file) => self.driver_text(file).into_bytes(),
             FileKind::HugetlbMemfd => b"/memfd: (deleted)".to_vec(),
             FileKind::Test(_) => TEST_PATH.as_bytes().to_vec(),
         })

@@ -60,6 +60,13 @@ pub enum Spoil {
     },
     /// The first block of session records is its own successor: the next kernel must not boot on it.
     Chain,
+    /// Some word of some structure: what must come of it nobody knows, but luosim and its accounts must bear it.
+    Word {
+        /// Which of them, in the order of the pages that hold structures.
+        at: u32,
+        /// The bits that change.
+        flip: u64,
+    },
 }
 
 /// One step.
@@ -138,6 +145,10 @@ pub enum Action {
     Stop { point: u32, panic: bool },
     /// A session is closed while the next reboot serialises.
     CloseInReboot { p: Proc, fd: Slot, point: u32 },
+    /// Cells are written while the next reboot serialises.
+    WriteInReboot { p: Proc, fd: Slot, at: u32, cells: u32, seed: u32, point: u32 },
+    /// A position is moved while the next reboot serialises.
+    SeekInReboot { p: Proc, fd: Slot, to: u32, point: u32 },
     /// Metadata is spoiled at the next kexec.
     Spoil(Spoil),
 }
@@ -183,6 +194,8 @@ impl Action {
             Self::FailAlloc { .. } => "fail-alloc",
             Self::Stop { .. } => "stop-reboot",
             Self::CloseInReboot { .. } => "close-in-reboot",
+            Self::WriteInReboot { .. } => "write-in-reboot",
+            Self::SeekInReboot { .. } => "seek-in-reboot",
             Self::Spoil(_) => "spoil",
         }
     }
@@ -196,8 +209,31 @@ impl Action {
                 | Self::FailAlloc { .. }
                 | Self::Stop { .. }
                 | Self::CloseInReboot { .. }
+                | Self::WriteInReboot { .. }
+                | Self::SeekInReboot { .. }
                 | Self::Spoil(_)
         )
+    }
+
+    /// Whether it only tells what shall happen at a later call.
+    #[must_use]
+    pub fn is_told(&self) -> bool {
+        self.is_fault() && !matches!(self, Self::Handler { .. })
+    }
+
+    /// The same with the argument of its ioctl elsewhere; nothing if it is no ioctl with one.
+    #[must_use]
+    pub fn with_argument(&self, place: Argument) -> Option<Self> {
+        let mut action = self.clone();
+        match &mut action {
+            Self::Create { arg, .. }
+            | Self::Take { arg, .. }
+            | Self::Preserve { arg, .. }
+            | Self::Retrieve { arg, .. }
+            | Self::Finish { arg, .. } => *arg = place,
+            _ => return None,
+        }
+        Some(action)
     }
 
     /// The process that does it.
@@ -236,7 +272,9 @@ impl Action {
             | Self::Kexec { p, .. }
             | Self::Return { p }
             | Self::Crash { p, .. }
-            | Self::CloseInReboot { p, .. } => Some(*p),
+            | Self::CloseInReboot { p, .. }
+            | Self::WriteInReboot { p, .. }
+            | Self::SeekInReboot { p, .. } => Some(*p),
             Self::Reset { .. } | Self::FailAlloc { .. } | Self::Stop { .. } | Self::Spoil(_) => None,
         }
     }

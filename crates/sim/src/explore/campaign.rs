@@ -8,8 +8,9 @@ use super::action::Action;
 use super::draw::{Draw, last_steps};
 use super::finding::{self, Finding};
 use super::invariant::Invariant;
-use super::options::{Common, Options};
+use super::options::{Common, Faults, Options};
 use super::rng::Rng;
+use super::turns;
 use super::world::{Case, Tally, Violation, World};
 
 /// What a seed led to.
@@ -102,6 +103,12 @@ impl Campaign {
         let mut actions = Vec::new();
         let world = &mut self.world;
         let violation = guarded(|| steps(world, &options, &mut rng, &mut actions));
+        if violation.is_none() && options.turns != Faults::NONE {
+            let digest = self.world.digest();
+            let broken = turns::run(&mut self.world, &Case { actions, ..case }, options.turns)?;
+            self.world.mix_digest(digest);
+            return Ok(broken);
+        }
         if violation.as_ref().is_some_and(|violation| violation.invariant == Invariant::Alive) {
             // What a panic left of the machine is not used again.
             self.world.replace()?;

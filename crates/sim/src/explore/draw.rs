@@ -322,26 +322,34 @@ impl Draw<'_> {
                 let (abort, panic) =
                     (self.options.faults.has(FaultKind::Abort), self.options.faults.has(FaultKind::Panic));
                 let panic = panic && (!abort || self.rng.chance(1, 4));
-                Action::Stop { point: self.rng.below(self.points() + 1), panic }
+                Action::Stop { point: self.rng.below(self.world.points() + 1), panic }
             }
-            Deed::Race => {
-                let fd = self.session(p, false)?;
-                Action::CloseInReboot { p, fd, point: self.rng.below(self.points()) }
-            }
+            Deed::Race => self.race(p)?,
             _ => Action::Spoil(self.spoil()?),
         })
     }
 
-    /// Points of a serialisation now.
-    fn points(&self) -> u32 {
-        let outgoing = self.world.sessions.iter().filter(|session| session.alive && session.outgoing);
-        let points: usize = outgoing.map(|session| 1 + session.files.len()).sum();
-        u32::try_from(points + 1).unwrap_or(1)
+    /// A call while the next reboot serialises.
+    fn race(&mut self, p: Proc) -> Option<Action> {
+        let point = self.rng.below(self.world.points());
+        match self.rng.below(3) {
+            0 => Some(Action::CloseInReboot { p, fd: self.session(p, false)?, point }),
+            1 => {
+                let ((at, cells), seed) = (self.range(), self.rng.below(1 << 16));
+                Some(Action::WriteInReboot { p, fd: self.file(p)?, at, cells, seed, point })
+            }
+            _ => Some(Action::SeekInReboot { p, fd: self.file(p)?, to: self.rng.below(1 << 16), point }),
+        }
     }
 
     fn spoil(&mut self) -> Option<Spoil> {
         if self.rng.chance(1, 3) {
             return Some(Spoil::Chain);
+        }
+        if self.rng.chance(1, 2) {
+            let bits = self.rng.below(64);
+            let flip = *self.rng.pick(&[1, 1, 3, 0xff, u64::MAX]).expect("there are some");
+            return Some(Spoil::Word { at: self.rng.below(1 << 20), flip: u64::rotate_left(flip, bits) });
         }
         let outgoing = self.world.sessions.iter().filter(|session| session.alive && session.outgoing);
         let files: Vec<(u8, u64)> = outgoing

@@ -1,5 +1,6 @@
 //! A finding: a broken promise with its cause and the shortest case that shows it, written as a scenario.
 
+use luosim_abi::profile::Profile;
 use luosim_abi::quirk::Quirk;
 use luosim_scenario::Scenario;
 
@@ -180,6 +181,7 @@ fn write(
         name: format!("explore-{seed}"),
         about: format!("breaks `{}`: {}", violation.invariant.name(), violation.class),
         memory: case.memory,
+        profile: Profile::Mainline,
         steps,
     };
     let body = luosim_scenario::print(&scenario);

@@ -21,7 +21,7 @@ luosim_abi::named! {
         Wrong = "wrong", "the next kernel is of another release, or misses a handler";
         Spoil = "spoil", "a word of metadata changes between the kernels";
         Writer = "writer", "a mapping is written through to the last moment";
-        Race = "race", "a session is closed while the reboot serialises";
+        Race = "race", "while the reboot serialises a session is closed, a file is written to, a position is moved";
         Memory = "memory", "the next kernel is short of memory";
     }
 }
@@ -46,6 +46,22 @@ impl Faults {
     #[must_use]
     pub fn with(self, kind: FaultKind) -> Self {
         Self(self.0 | (1 << kind as u16))
+    }
+
+    /// The set without those of another.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// The kinds with places that are in the set; all that are in `allowed` if there is none.
+    fn places(self, allowed: Self) -> Self {
+        let of = |set: Self| {
+            let kinds = super::turns::KINDS.iter().filter(|kind| set.has(**kind));
+            kinds.fold(Self::NONE, |set, kind| set.with(*kind))
+        };
+        let mine = of(self);
+        if mine == Self::NONE { of(allowed) } else { mine }
     }
 
     /// Names joined by commas; `all` and `none` stand for themselves.
@@ -101,6 +117,8 @@ pub struct Common {
     pub as_documented: bool,
     /// A quirk that is on, alone.
     pub zoo: Option<Quirk>,
+    /// Every run is short, and each fault strikes at each place in turn ([`super::turns`]).
+    pub in_turn: bool,
 }
 
 impl Common {
@@ -114,13 +132,22 @@ impl Common {
             }
         };
         let documented = if self.as_documented { " --as-documented" } else { "" };
-        format!("--chain {chain} --steps {} --faults {}{documented}", self.steps, self.faults.list_or_all())
+        let in_turn = if self.in_turn { " --in-turn" } else { "" };
+        let faults = self.faults.list_or_all();
+        format!("--chain {chain} --steps {} --faults {faults}{documented}{in_turn}", self.steps)
     }
 }
 
 impl Default for Common {
     fn default() -> Self {
-        Self { chain: Chain::Any, steps: 100, faults: Faults::ALL, as_documented: false, zoo: None }
+        Self {
+            chain: Chain::Any,
+            steps: 100,
+            faults: Faults::ALL,
+            as_documented: false,
+            zoo: None,
+            in_turn: false,
+        }
     }
 }
 
@@ -225,8 +252,10 @@ pub struct Options {
     pub tokens: u8,
     /// Cells of the largest file.
     pub cells: u32,
-    /// Faults, and how often of 1000 calls they strike.
+    /// Faults that are drawn.
     pub faults: Faults,
+    /// Faults that strike at each place in turn.
+    pub turns: Faults,
     /// Calls of 1000 that get a bad argument.
     pub rate: u32,
     /// How often each deed is done.
@@ -236,6 +265,11 @@ pub struct Options {
     /// Quirks switched off.
     pub quirks_off: Vec<Quirk>,
 }
+
+/// One seed in so many is a short run with faults in turn.
+const TURNS: u64 = 32;
+/// Most steps of it.
+const SHORT: u32 = 24;
 
 const WITH_LUO: [ReleaseId; 5] =
     [ReleaseId::V6_19, ReleaseId::V7_0, ReleaseId::V7_1, ReleaseId::V7_2, ReleaseId::V7_3];
@@ -256,18 +290,26 @@ impl Options {
                 faults = faults.with(*kind);
             }
         }
-        let many = rng.chance(1, 40);
+        let turns =
+            if common.in_turn || seed % TURNS == 7 { faults.places(common.faults) } else { Faults::NONE };
+        faults = faults.without(turns);
+        let many = turns == Faults::NONE && rng.chance(1, 40);
         let chain = draw_chain(&common.chain, faults, rng);
         let mut options = Self {
             seed,
             chain,
             memory: u64::from(*rng.pick(&[32u32, 64, 64, 96]).expect("there are some")) << 20,
-            steps: if many { 4 * common.steps } else { rng.between(common.steps / 3 + 1, common.steps) },
+            steps: match (many, turns == Faults::NONE) {
+                (true, _) => 4 * common.steps,
+                (_, true) => rng.between(common.steps / 3 + 1, common.steps),
+                _ => rng.between(4, SHORT).min(common.steps),
+            },
             procs: u8::try_from(rng.between(1, 4)).expect("small"),
             names: if many { 120 } else { u8::try_from(rng.between(1, 5)).expect("small") },
             tokens: u8::try_from(rng.between(1, 8)).expect("small"),
             cells: *rng.pick(&[8, 24, 64, 64, 200]).expect("there are some"),
             faults,
+            turns,
             rate: rng.between(10, 200),
             weights: DEEDS.map(|(_, weight)| weight),
             quirks_on: common.zoo.into_iter().collect(),
@@ -348,8 +390,12 @@ impl Options {
             })
             .collect();
         let (memory, faults) = (self.memory >> 20, self.faults.list());
+        let turns = match self.turns {
+            Faults::NONE => String::new(),
+            turns => format!(", in turn at each place {}", turns.list()),
+        };
         format!(
-            "seed {}: kernels {}, {memory} MiB, {} steps, {} processes, {} names, {} tokens, files up to {} KiB, faults {faults}, bad arguments {}/1000",
+            "seed {}: kernels {}, {memory} MiB, {} steps, {} processes, {} names, {} tokens, files up to {} KiB, faults {faults}, bad arguments {}/1000{turns}",
             self.seed,
             chain.join(" -> "),
             self.steps,

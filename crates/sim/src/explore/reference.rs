@@ -220,8 +220,8 @@ pub struct Reference {
     pub luo: bool,
     /// The next reboot stops here.
     pub stop: Option<(u32, bool)>,
-    /// A descriptor that is closed in the next reboot.
-    pub closer: Option<(Proc, Slot, u32)>,
+    /// What somebody does in the next reboot.
+    pub intruder: Option<Action>,
     /// What is spoiled at the next kexec.
     pub spoil: Option<Spoil>,
     /// Processes that there may be.
@@ -253,7 +253,7 @@ impl Reference {
             starved: false,
             luo: plan.release.has_luo(),
             stop: None,
-            closer: None,
+            intruder: None,
             spoil: None,
             max_procs,
             leaky: false,

@@ -111,6 +111,8 @@ pub struct World {
     script: Option<Vec<Step>>,
     tally: Tally,
     digest: u64,
+    /// Whether an allocation failed in this case because it was told to.
+    struck: bool,
     /// What an idle kernel keeps.
     idle: BTreeMap<IdleKey, [u64; 6]>,
 }
@@ -146,6 +148,7 @@ impl World {
             script: None,
             tally: Tally::default(),
             digest: 0,
+            struck: false,
             idle: BTreeMap::new(),
         })
     }
@@ -169,6 +172,7 @@ impl World {
         self.case = case;
         self.forget();
         self.digest = 0;
+        self.struck = false;
         self.pending_alloc = None;
         if self.script.is_some() {
             let call = self.boot_call(Op::Boot, self.case.first);
@@ -242,6 +246,17 @@ impl World {
         self.digest
     }
 
+    /// Joins the digest of another case to that of this one.
+    pub(crate) fn mix_digest(&mut self, other: u64) {
+        self.digest = mix(other, self.digest);
+    }
+
+    /// Whether an allocation failed in this case because it was told to.
+    #[must_use]
+    pub fn alloc_failed(&self) -> bool {
+        self.struck
+    }
+
     fn forget(&mut self) {
         self.pids.clear();
         self.lives.clear();
@@ -281,6 +296,10 @@ impl World {
         {
             self.reference.spoil = None;
         }
+        if let (true, Some(Action::WriteInReboot { .. })) = (self.reference.starved, &self.reference.intruder)
+        {
+            self.reference.intruder = None;
+        }
         let want = self.reference.expect(action);
         if want == Want::Skip {
             return Ok(false);
@@ -302,7 +321,15 @@ impl World {
                 |value| value.unsigned_abs(),
             ),
         );
+        self.struck |= self.machine.alloc_failed();
         self.compare(action, want, answer)?;
+        if let (Action::Kexec { plan, .. }, Ok(_), Some(Spoil::Word { .. })) =
+            (action, answer, self.reference.spoil)
+        {
+            self.reference.happened(action, answer);
+            self.bear(*plan)?;
+            return Ok(true);
+        }
         if answer.is_err() {
             self.check_trace(action, answer, before, thorough)?;
         }
@@ -325,8 +352,7 @@ impl World {
     fn is_told(&mut self, action: &Action) -> bool {
         match *action {
             Action::FailAlloc { nth, times } => self.pending_alloc = Some((nth, times)),
-            Action::Stop { .. } | Action::CloseInReboot { .. } | Action::Spoil(_) => {}
-            _ => return false,
+            _ => return action.is_told(),
         }
         true
     }
@@ -412,7 +438,7 @@ impl World {
             // What it could not rebuild it has given back.
             Action::Retrieve { .. } | Action::Open { .. } => true,
             // The kernel is gone, or a close that waited was done.
-            Action::Kexec { .. } => answer == Err(Errno::ESRCH) || self.reference.closer.is_some(),
+            Action::Kexec { .. } => answer == Err(Errno::ESRCH) || self.reference.intruder.is_some(),
             _ => false,
         };
         if excused {
@@ -617,6 +643,10 @@ impl World {
             Spoil::Folio { name, token } => {
                 let data = kernel.luo().preserved_data(&SessionName::from_bytes(&name_bytes(name)), token)?;
                 look::second_folio(&self.machine, data)
+            }
+            Spoil::Word { at, flip } => {
+                let (addr, word) = look::word_of_metadata(&self.machine, at)?;
+                Some((addr, word ^ flip))
             }
         }
     }

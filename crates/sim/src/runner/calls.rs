@@ -4,7 +4,7 @@ use luosim_abi::{Errno, KResult};
 use luosim_files::FileKind;
 use luosim_files::shmem::{Seals, Whence};
 use luosim_files::test_file::{Callback, Fault};
-use luosim_machine::faults::Argument;
+use luosim_machine::faults::{Argument, Intrusion};
 use luosim_machine::process::Pid;
 use luosim_machine::{ImageKind, address_space::Protection};
 use luosim_scenario::{Call, Op};
@@ -14,7 +14,7 @@ use super::{Answer, Runner, missing};
 
 const O_RDWR: u32 = 2;
 
-fn u32_of(call: &Call, name: &str, default: u32) -> u32 {
+pub(super) fn u32_of(call: &Call, name: &str, default: u32) -> u32 {
     call.u64(name).and_then(|value| u32::try_from(value).ok()).unwrap_or(default)
 }
 
@@ -22,7 +22,7 @@ fn i64_of(call: &Call, name: &str) -> i64 {
     call.number(name).and_then(|value| i64::try_from(value).ok()).unwrap_or(0)
 }
 
-fn flag(call: &Call, name: &str, default: bool) -> bool {
+pub(super) fn flag(call: &Call, name: &str, default: bool) -> bool {
     call.number(name).map_or(default, |value| value != 0)
 }
 
@@ -37,7 +37,7 @@ fn name_of(call: &Call) -> Vec<u8> {
 
 fn callback(call: &Call) -> Callback {
     let name = call.text("in").unwrap_or("");
-    Callback::ALL.into_iter().find(|callback| callback.name() == name).expect("checked with the document")
+    Callback::from_name(name).expect("checked with the document")
 }
 
 /// The fault of a call; without a count it stays for ever.
@@ -63,7 +63,8 @@ impl Runner<'_> {
             | Op::Dup
             | Op::CreateSession
             | Op::RetrieveSession
-            | Op::Retrieve => self.opening(process, pid, call),
+            | Op::Retrieve
+            | Op::FdRestore => self.opening(process, pid, call),
             Op::Read | Op::Write | Op::Fill | Op::Lseek | Op::Ftruncate | Op::Fallocate => {
                 self.moving(process, pid, call)
             }
@@ -72,7 +73,39 @@ impl Runner<'_> {
             }
             Op::Fork | Op::Exec | Op::Exit | Op::Kill => self.life(process, pid, call),
             Op::Preserve | Op::Finish | Op::GetName | Op::Ioctl => self.orchestrator(process, pid, call),
+            Op::FdPreserve
+            | Op::FdUnpreserve
+            | Op::GetState
+            | Op::SetEvent
+            | Op::FdState
+            | Op::FdEvent
+            | Op::Unpreserve => self.posted(process, pid, call),
             Op::KexecLoad | Op::KexecUnload | Op::KhoFinalize => self.image(pid, call),
+            Op::CreateVm
+            | Op::KillVm
+            | Op::GuestMemfd
+            | Op::GuestStore
+            | Op::GuestLoad
+            | Op::GuestFallocate
+            | Op::GuestPoison => self.kvm(process, pid, call),
+            Op::IoasAlloc
+            | Op::IoasMap
+            | Op::IoasUnmap
+            | Op::HwptAlloc
+            | Op::HwptDestroy
+            | Op::HwptMark
+            | Op::HwptRestore => self.iommufd(process, pid, call),
+            Op::VfioBindDriver
+            | Op::VfioGroupDevice
+            | Op::VfioBind
+            | Op::VfioAttach
+            | Op::VfioDetach
+            | Op::VfioIrqs
+            | Op::VfioPower
+            | Op::VfioMaster
+            | Op::VfioRead
+            | Op::VfioWrite => self.vfio(process, pid, call),
+            Op::DmaStart | Op::DmaCheck => self.dma(process, pid, call),
             _ => self.attributes(process, pid, call),
         }
     }
@@ -107,6 +140,7 @@ impl Runner<'_> {
             Op::Dup => machine.dup(pid, fd),
             Op::CreateSession => machine.create_session(pid, device, &name_of(call)),
             Op::RetrieveSession => machine.retrieve_session(pid, device, &name_of(call)),
+            Op::FdRestore => machine.fd_restore(pid, device, call.u64("token").unwrap_or(0)),
             Op::Retrieve => machine.retrieve_fd(pid, session, call.u64("token").unwrap_or(0)),
             Op::RecvFd => machine.receive_fds(pid, socket).map(|fds| fds.first().copied().unwrap_or(-1)),
             Op::Pipe => return self.pair(process, pid, call, "write"),
@@ -185,8 +219,7 @@ impl Runner<'_> {
             Some(at) => at,
             None => self.on().lseek(pid, fd, 0, Whence::Cur).unwrap_or(0),
         };
-        let mut bytes = vec![0; usize::try_from(contents.len().min(1 << 30)).expect("at most a gibibyte")];
-        contents.fill(0, start, &mut bytes);
+        let bytes = contents.bytes(start);
         let written = match at {
             Some(at) => self.on().pwrite(pid, fd, &bytes, at)?,
             None => self.on().write(pid, fd, &bytes)?,
@@ -341,8 +374,9 @@ impl Runner<'_> {
         let socket = self.fd(process, call, "socket");
         let machine = self.on();
         match call.op {
-            Op::CloseInReboot => {
-                machine.close_in_reboot(pid, fd, u32_of(call, "point", 0));
+            Op::CloseInReboot | Op::WriteInReboot | Op::SeekInReboot => {
+                let intrusion = intrusion(call).ok_or_else(|| missing(call, "text"))?;
+                machine.intrude_in_reboot(pid, fd, u32_of(call, "point", 0), intrusion);
                 return Ok(0);
             }
             Op::Fault => machine.set_fault(pid, fd, callback(call), fault(call))?,
@@ -370,6 +404,18 @@ impl Runner<'_> {
         }
         Ok(0)
     }
+}
+
+/// What somebody does while a reboot serialises; none without contents to write.
+fn intrusion(call: &Call) -> Option<Intrusion> {
+    Some(match call.op {
+        Op::WriteInReboot => {
+            let (contents, at) = (Contents::of(call, None)?, call.u64("at").unwrap_or(0));
+            Intrusion::Write(at, contents.bytes(at))
+        }
+        Op::SeekInReboot => Intrusion::Seek(call.u64("offset").unwrap_or(0)),
+        _ => Intrusion::Close,
+    })
 }
 
 fn image_kind(call: &Call) -> ImageKind {

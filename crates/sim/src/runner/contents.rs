@@ -51,6 +51,13 @@ impl<'a> Contents<'a> {
         }
     }
 
+    /// All of it, a gibibyte at most, for byte `at` of the file.
+    pub(super) fn bytes(&self, at: u64) -> Vec<u8> {
+        let mut bytes = vec![0; usize::try_from(self.len().min(1 << 30)).expect("at most a gibibyte")];
+        self.fill(0, at, &mut bytes);
+        bytes
+    }
+
     pub(super) fn text(&self) -> String {
         match self {
             Self::Bytes(bytes) => format!("{:?}", String::from_utf8_lossy(bytes)),

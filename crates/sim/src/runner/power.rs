@@ -1,11 +1,14 @@
 //! Booting, resetting and the jump.
 
+use luosim_abi::Errno;
+use luosim_abi::profile::Profile;
 use luosim_abi::quirk::Quirk;
 use luosim_abi::release::ReleaseId;
 use luosim_luo::Stop;
 use luosim_machine::process::Pid;
 use luosim_machine::{BootOptions, BootReport, Machine, Outcome};
 use luosim_physmem::{PAGE_SIZE, PhysAddr, PhysMem};
+use luosim_posted::subsystem::{Callback, Fault};
 use luosim_scenario::{Call, Op};
 
 use super::{Look, RunError, Runner, beside};
@@ -17,12 +20,21 @@ fn quirks(call: &Call, name: &str) -> Vec<Quirk> {
     text.split('|').filter_map(|quirk| Quirk::from_name(quirk.trim())).collect()
 }
 
+fn subsystem_fault(call: &Call) -> Fault {
+    let callback = if call.text("in") == Some("freeze") { Callback::Freeze } else { Callback::Prepare };
+    let errno = call.text("errno").and_then(Errno::from_name).unwrap_or(Errno::EIO);
+    let times = call.u64("times").and_then(|times| u32::try_from(times).ok()).unwrap_or(1);
+    Fault { callback, errno, times }
+}
+
 impl Runner<'_> {
     pub(super) fn boot_options(&self, call: &Call) -> (ReleaseId, BootOptions) {
-        let named = call.text("release").and_then(ReleaseId::from_name);
+        let named = call.text("release").and_then(ReleaseId::named);
         let release = self.options.release.or(named).unwrap_or(ReleaseId::V7_3);
         let mut options = BootOptions { quirks_on: quirks(call, "quirks-on"), ..BootOptions::default() };
         options.quirks_off = quirks(call, "quirks-off");
+        let profile = call.text("profile").and_then(Profile::from_name);
+        options.profile = self.options.profile.or(profile).unwrap_or(self.profile);
         if let Some(cmdline) = call.text("cmdline") {
             cmdline.clone_into(&mut options.cmdline);
         }
@@ -35,7 +47,7 @@ impl Runner<'_> {
                 let (release, options) = self.boot_options(call);
                 if self.machine.is_none() {
                     let memory = PhysMem::anonymous(self.memory).map_err(|error| error.to_string())?;
-                    self.machine = Some(Machine::new(memory));
+                    self.machine = Some(super::new_machine(memory, self.profile));
                 }
                 if call.op == Op::ColdReset {
                     self.records
@@ -54,11 +66,12 @@ impl Runner<'_> {
             }
             Op::BootImage => self.boot_image(call)?,
             Op::RetrieveAll => self.retrieve_all(call)?,
-            Op::FailAlloc | Op::StopReboot | Op::Poke => self.machine_fault(call)?,
+            Op::FailAlloc | Op::StopReboot | Op::Poke | Op::FailSubsystem => self.machine_fault(call)?,
             Op::Remember | Op::ExpectUnchanged | Op::ExpectSound | Op::ExpectFrames | Op::ExpectCalls => {
                 self.machine()?;
                 self.expect_inside(call);
             }
+            Op::Tick | Op::SurpriseRemove | Op::PokeObject | Op::ExpectDevice => self.hardware_step(call)?,
             Op::ExpectBoot => self.expect_boot(call),
             Op::ExpectLedger => self.expect_ledger(call),
             Op::ExpectLog => self.expect_log(call),
@@ -74,6 +87,9 @@ impl Runner<'_> {
         };
         let machine = self.machine()?;
         let told = match call.op {
+            Op::FailSubsystem => {
+                machine.fail_subsystem(call.text("name").unwrap_or(""), subsystem_fault(call))
+            }
             Op::FailAlloc => machine.fail_alloc(number("nth", 1), number("times", 1)),
             Op::StopReboot => {
                 let panics = call.text("how") == Some("panic");
@@ -94,7 +110,7 @@ impl Runner<'_> {
         Ok(())
     }
 
-    fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.pids.clear();
         self.labels.clear();
     }
@@ -104,7 +120,7 @@ impl Runner<'_> {
         self.booted(report);
     }
 
-    fn booted(&mut self, report: BootReport) {
+    pub(super) fn booted(&mut self, report: BootReport) {
         self.forget();
         let (blocks, pages) = match report.outcome {
             Outcome::Handover { blocks, pages } => (blocks, pages),
@@ -120,6 +136,7 @@ impl Runner<'_> {
             log: report.log.lines.iter().map(|line| line.text.clone()).collect(),
         });
         self.last_boot = Some(report);
+        self.record_assumed();
     }
 
     fn boot_image(&mut self, call: &Call) -> Result<(), RunError> {
@@ -151,6 +168,7 @@ impl Runner<'_> {
             }
             None => Box::new(|_, _| {}),
         };
+        let state = self.posted_state();
         let result = self.machine.as_mut().expect("a process runs on it").kexec_with(pid, look);
         written?;
         let answer = result.as_ref().map(|_| 0).map_err(Clone::clone);
@@ -159,7 +177,10 @@ impl Runner<'_> {
         if self.on().kernel().is_none() {
             self.forget();
         }
-        let Ok(report) = result else { return Ok(()) };
+        let Ok(report) = result else {
+            self.note_state(state);
+            return Ok(());
+        };
         let returned = report.outcome == Outcome::Returned;
         let wanted = call.number("returns").is_some_and(|value| value != 0);
         if returned != wanted && call.error.is_none() {

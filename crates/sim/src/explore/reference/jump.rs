@@ -57,6 +57,11 @@ impl Reference {
                 None => Want::Value(0),
             },
             Action::CloseInReboot { p, fd, .. } => self.session(p, fd).map_or(Want::Skip, |_| Want::Value(0)),
+            // What a write in a reboot that lacks memory comes to is nobody's promise.
+            Action::WriteInReboot { .. } if self.plan.free.is_some() => Want::Skip,
+            Action::WriteInReboot { p, fd, .. } | Action::SeekInReboot { p, fd, .. } => {
+                self.file(p, fd).map_or(Want::Skip, |_| Want::Value(0))
+            }
             Action::Spoil(spoil) => {
                 if self.can_spoil(spoil) {
                     Want::Value(0)
@@ -82,6 +87,7 @@ impl Reference {
                 blocks && self.sessions.iter().any(|session| session.alive && session.outgoing)
             }
             Spoil::Folio { name, token } => self.spoilable(name, token).is_some(),
+            Spoil::Word { .. } => self.sessions.iter().any(|session| session.alive && session.outgoing),
         }
     }
 
@@ -98,6 +104,27 @@ impl Reference {
         (0..self.sessions.len())
             .filter(|index| self.sessions[*index].alive && self.sessions[*index].outgoing)
             .collect()
+    }
+
+    /// Points of a serialisation now.
+    #[must_use]
+    pub fn points(&self) -> u32 {
+        let sessions = self.outgoing_sessions();
+        let points: usize = sessions.iter().map(|session| 1 + self.sessions[*session].files.len()).sum();
+        u32::try_from(points + 1).unwrap_or(1)
+    }
+
+    /// The point before a description's file is frozen, if a session holds it.
+    fn freeze_point(&self, desc: usize) -> Option<usize> {
+        let mut point = 0;
+        for session in self.outgoing_sessions() {
+            let files = &self.sessions[session].files;
+            if let Some(at) = files.iter().position(|file| file.desc == Some(desc)) {
+                return Some(point + at);
+            }
+            point += files.len() + 1;
+        }
+        None
     }
 
     /// Where the serialisation is refused, counted in files over all sessions, and with what.
@@ -137,7 +164,10 @@ impl Reference {
     pub(super) fn jump_happened(&mut self, action: &Action, answer: Result<i64, Errno>) {
         match *action {
             Action::Kexec { plan, .. } => match answer {
-                Ok(_) => self.jumped(plan),
+                Ok(_) => {
+                    self.intruded();
+                    self.jumped(plan);
+                }
                 Err(Errno::ESRCH) => self.died(plan),
                 Err(errno) => self.refused(errno),
             },
@@ -145,7 +175,9 @@ impl Reference {
             Action::Reset { plan } => self.died(plan),
             Action::FailAlloc { .. } => self.starved = true,
             Action::Stop { point, panic } => self.stop = Some((point, panic)),
-            Action::CloseInReboot { p, fd, point } => self.closer = Some((p, fd, point)),
+            Action::CloseInReboot { .. } | Action::WriteInReboot { .. } | Action::SeekInReboot { .. } => {
+                self.intruder = Some(action.clone());
+            }
             Action::Spoil(spoil) => self.spoil = Some(spoil),
             _ => {}
         }
@@ -159,11 +191,45 @@ impl Reference {
         if let Some((count, why)) = stopped.filter(|(_, why)| *why == errno) {
             self.say_thaw(count, why == Errno::EIO);
         }
-        if let Some((p, fd, _)) = self.closer.take()
-            && let Some(desc) = self.uninstall_if_open(p, fd)
-        {
-            self.put(desc);
+        match self.intruder.take() {
+            Some(Action::CloseInReboot { p, fd, .. }) => {
+                if let Some(desc) = self.uninstall_if_open(p, fd) {
+                    self.put(desc);
+                }
+            }
+            Some(Action::WriteInReboot { p, fd, at, cells, seed, .. }) => {
+                self.do_file(&Action::Write { p, fd, at, cells, seed });
+            }
+            Some(Action::SeekInReboot { p, fd, to, .. }) => self.do_file(&Action::Seek { p, fd, to }),
+            _ => {}
         }
+    }
+
+    /// What was done in a serialisation that nothing stopped: a position that moves after its file was frozen stays behind.
+    fn intruded(&mut self) {
+        match self.intruder.take() {
+            Some(Action::WriteInReboot { p, fd, at, cells, seed, .. }) => {
+                self.do_file(&Action::Write { p, fd, at, cells, seed });
+            }
+            Some(Action::SeekInReboot { p, fd, to, point }) => {
+                let frozen = self.desc(p, fd).and_then(|desc| self.freeze_point(desc));
+                let late = frozen.is_some_and(|frozen| usize::try_from(point).is_ok_and(|at| at > frozen));
+                if !late {
+                    self.do_file(&Action::Seek { p, fd, to });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A call on a file is made and answered as it must, if its process and file are there.
+    fn do_file(&mut self, action: &Action) {
+        let answer = match self.expect(action) {
+            Want::Value(value) => Ok(value),
+            Want::Fails(errno) => Err(errno),
+            Want::Skip => return,
+        };
+        self.file_happened(action, answer);
     }
 
     fn uninstall_if_open(&mut self, p: u8, fd: u8) -> Option<usize> {
@@ -271,7 +337,7 @@ impl Reference {
         }
     }
 
-    fn died(&mut self, plan: Plan) {
+    pub(in crate::explore) fn died(&mut self, plan: Plan) {
         self.leave_incoming();
         let gone: Vec<Session> =
             self.outgoing_sessions().iter().map(|index| self.sessions[*index].clone()).collect();

@@ -4,7 +4,7 @@ use luosim_abi::memfd::{v1, v2};
 use luosim_abi::release::MemfdVersion;
 use luosim_files::shmem::Whence;
 use luosim_machine::Machine;
-use luosim_physmem::{PAGE_SIZE, PhysAddr};
+use luosim_physmem::{FrameState, FrameUse, PAGE_SIZE, Pfn, PhysAddr};
 use luosim_scenario::{Call, Op, Step, Value};
 
 use super::{Checked, World, violation};
@@ -137,6 +137,35 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// What holds structures that the next kernel reads.
+const STRUCTURES: [FrameUse; 6] = [
+    FrameUse::Fdt,
+    FrameUse::Tracker,
+    FrameUse::Metadata,
+    FrameUse::Luo,
+    FrameUse::HandlerData,
+    FrameUse::FolioTable,
+];
+
+/// Word `at` of the pages with structures, counted round and round, and where it is.
+pub(super) fn word_of_metadata(machine: &Machine, at: u32) -> Option<(PhysAddr, u64)> {
+    let ram = machine.kernel()?.core().ram();
+    let heads = (0..ram.frames.frame_count()).map(Pfn::new).filter_map(|pfn| match ram.frames.state(pfn) {
+        FrameState::AllocatedHead(order) => Some((pfn, order)),
+        _ => None,
+    });
+    let structures = heads.filter(|(pfn, _)| STRUCTURES.contains(&ram.frames.use_of(*pfn)));
+    let pages: Vec<Pfn> =
+        structures.flat_map(|(pfn, order)| (pfn.raw()..pfn.raw() + order.pages()).map(Pfn::new)).collect();
+    let at = usize::try_from(at).ok()?;
+    let page = *pages.get(at % pages.len().max(1))?;
+    let offset = u64::try_from(at / pages.len() % 512).ok()? * 8;
+    let addr = page.addr().checked_add(offset)?;
+    let mut word = [0; 8];
+    ram.mem.read(addr, &mut word).ok()?;
+    Some((addr, u64::from_le_bytes(word)))
 }
 
 /// The first cell of what was read at `at` that is not as it must be, with the seed it must have.

@@ -4,13 +4,16 @@ use luosim_abi::{Errno, KResult};
 use luosim_files::shmem::{Seals, Whence};
 use luosim_files::test_file::{Fault, TEST_PATH};
 use luosim_luo::Stop;
+use luosim_machine::faults::Intrusion;
+use luosim_machine::ledger::Entry;
 use luosim_machine::process::Pid;
 use luosim_machine::{BootReport, ImageKind};
 use luosim_scenario::{Call, Op, Step, Value};
 
-use super::World;
-use crate::explore::action::{Action, CELL, Plan, Proc, name_bytes};
-use crate::explore::reference::Want;
+use super::{Checked, World};
+use crate::explore::action::{Action, CELL, ENDLESS_NAME, Plan, Proc, name_bytes};
+use crate::explore::draw::last_steps;
+use crate::explore::reference::{Fate, Want};
 use crate::pattern;
 
 /// What a call gave: a value, or the errno.
@@ -295,14 +298,8 @@ impl World {
             let how = Value::Text(String::from(if panics { "panic" } else { "refuse" }));
             self.expect_step(Op::StopReboot, &[("point", number(point.into())), ("how", how)]);
         }
-        if let Some((p, slot, point)) =
-            self.reference.closer.filter(|(p, slot, _)| self.reference.desc(*p, *slot).is_some())
-        {
-            let (closer, fd) = (self.pid(p), self.fd(p, slot));
-            self.machine.close_in_reboot(closer, fd, point);
-            let call = Call::new(Op::CloseInReboot);
-            let call = call.with("fd", Value::Text(self.label(p, slot))).with("point", number(point.into()));
-            self.write_call(p, self.script.is_some().then_some(call), Ok(0));
+        if let Some(intruder) = self.reference.intruder.clone() {
+            self.tell_intrusion(&intruder);
         }
         let refused =
             self.reference.expect(&Action::Kexec { p: 0, plan: self.reference.plan }) != Want::Value(0);
@@ -315,6 +312,64 @@ impl World {
         }
         // The kernel that is told is asked by the process that reboots.
         debug_assert!(self.machine.kernel().is_some_and(|kernel| kernel.processes().contains_key(&pid)));
+    }
+
+    /// Tells the machine, and writes down, who makes a call in the reboot.
+    fn tell_intrusion(&mut self, intruder: &Action) {
+        let (p, slot, point, op, call) = match *intruder {
+            Action::CloseInReboot { p, fd, point } => (p, fd, point, Op::CloseInReboot, Intrusion::Close),
+            Action::WriteInReboot { p, fd, at, cells, seed, point } => {
+                let call = Intrusion::Write(u64::from(at) * CELL, bytes(at, cells, seed));
+                (p, fd, point, Op::WriteInReboot, call)
+            }
+            Action::SeekInReboot { p, fd, to, point } => {
+                (p, fd, point, Op::SeekInReboot, Intrusion::Seek(u64::from(to)))
+            }
+            _ => return,
+        };
+        if self.reference.desc(p, slot).is_none() {
+            return;
+        }
+        let (pid, fd) = (self.pid(p), self.fd(p, slot));
+        self.machine.intrude_in_reboot(pid, fd, point, call);
+        let written = self.script.is_some().then(|| {
+            let call = Call::new(op).with("fd", Value::Text(self.label(p, slot)));
+            let call = match *intruder {
+                Action::WriteInReboot { at, cells, seed, .. } => call
+                    .with("at", number(u64::from(at) * CELL))
+                    .with("len", number(u64::from(cells) * CELL))
+                    .with("seed", number(seed.into())),
+                Action::SeekInReboot { to, .. } => call.with("offset", number(to.into())),
+                _ => call,
+            };
+            call.with("point", number(point.into()))
+        });
+        self.write_call(p, written, Ok(0));
+    }
+
+    /// A word of metadata was spoiled, no matter which, and the jump made: what is there is used, whatever it answers, and
+    /// then power is cut. Lines of the ledger are taken as they are: a name or a token that is another one makes new ones.
+    pub(super) fn bear(&mut self, plan: Plan) -> Checked<()> {
+        self.tally.kexecs += 1;
+        if self.machine.kernel().is_some() {
+            for action in last_steps(&self.reference) {
+                if self.reference.expect(&action) == Want::Skip {
+                    continue;
+                }
+                let planned = self.script.is_some().then(|| self.calls_of(&action));
+                let (answer, _) = self.perform(&action, planned);
+                if answer.is_ok() {
+                    self.reference.happened(&action, answer);
+                }
+            }
+            self.check_sound("spoil")?;
+        }
+        self.reset(plan);
+        self.reference.died(plan);
+        let entries = self.machine.ledger().map_or(&[][..], |ledger| ledger.entries());
+        let fate = |entry: &Entry| Fate { name: ENDLESS_NAME, token: entry.token, word: entry.fate.word() };
+        self.reference.fates = entries.iter().map(fate).collect();
+        Ok(())
     }
 
     fn jump_and_return(&mut self, pid: Pid) -> Answer {

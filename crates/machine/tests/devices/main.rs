@@ -1,0 +1,8 @@
+//! Device files over a kexec: orders and refusals, freezing, what a new kernel takes over, and DMA that goes on.
+
+mod dma;
+mod kvm;
+mod mutations;
+mod refused;
+mod vmm;
+mod wedged;
