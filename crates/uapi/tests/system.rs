@@ -183,7 +183,11 @@ fn compiles(path: &Path, claims: &str, flag: &str) -> Option<Result<(), String>>
     let dir = tempfile::tempdir().expect("a folder");
     let run = |text: &str| {
         let file = dir.path().join("claims.c");
-        std::fs::write(&file, format!("#include <stdint.h>\n#include <linux/ioctl.h>\n#include \"{}\"\n{text}", path.display())).expect("writable");
+        std::fs::write(
+            &file,
+            format!("#include <stdint.h>\n#include <linux/ioctl.h>\n#include \"{}\"\n{text}", path.display()),
+        )
+        .expect("writable");
         let mut cc = Command::new("cc");
         cc.args(["-fsyntax-only", "-w", "-ffreestanding", flag]).arg("-I").arg(folder());
         cc.arg("-I")

@@ -197,11 +197,12 @@ pub fn structure<'s>(scope: &Scope<'s>, ioctl: &Ioctl) -> Option<(&'s Header, &'
 }
 
 fn documented<'s>(scope: &Scope<'s>, ioctl: &Ioctl) -> Option<(&'s Header, &'s Record)> {
-    let says =
-        |record: &&Record| record
+    let says = |record: &&Record| {
+        record
             .doc
             .as_ref()
-            .is_some_and(|doc| doc.subject == ioctl.name || doc.ioctls().any(|name| name == ioctl.name));
+            .is_some_and(|doc| doc.subject == ioctl.name || doc.ioctls().any(|name| name == ioctl.name))
+    };
     scope.header.records.iter().find(says).map(|record| (scope.header, record))
 }
 
