@@ -223,15 +223,19 @@ impl SourceCode for Lines {
     ) -> Result<Box<dyn SpanContents<'a> + 'a>, miette::MietteError> {
         let text = self.header.text.as_bytes();
         let line = |at: usize| self.starts.partition_point(|start| *start <= at).saturating_sub(1);
-        let first = line(span.offset()).saturating_sub(before);
+        let start_of = |line: usize| self.starts.get(line).copied().unwrap_or(text.len());
+        let own = line(span.offset());
+        let first = own.saturating_sub(before);
+        // Without lines before it, what is shown begins in its line: the place in the heading is that of the span.
+        let start = if before == 0 { span.offset() } else { start_of(first) };
+        let column = if before == 0 { start - start_of(own) } else { 0 };
         let end = span.offset().saturating_add(span.len()).min(text.len());
         let last = line(end.saturating_sub(usize::from(span.len() > 0))).saturating_add(after);
-        let start = self.starts.get(first).copied().unwrap_or(0);
-        let stop = self.starts.get(last + 1).copied().unwrap_or(text.len());
+        let stop = start_of(last + 1);
         let data = text.get(start..stop).ok_or(miette::MietteError::OutOfBounds)?;
-        let span = SourceSpan::new(start.into(), data.len());
-        let lines = stop - start;
-        Ok(Box::new(MietteSpanContents::new_named(self.header.name.clone(), data, span, first, 0, lines)))
+        let (shown, lines) = (SourceSpan::new(start.into(), data.len()), last - first + 1);
+        let name = self.header.name.clone();
+        Ok(Box::new(MietteSpanContents::new_named(name, data, shown, first, column, lines)))
     }
 }
 
