@@ -94,9 +94,88 @@ impl Timeline {
         })
     }
 
+    /// Virtual nanoseconds that the guest stood still, all updates together.
+    #[must_use]
+    pub fn blackout(&self) -> u64 {
+        self.spans.iter().filter(|span| span.phase.is_blackout()).map(Span::nanoseconds).sum()
+    }
+
+    /// The live updates, each from its freeze to the next one's. What is preserved before a freeze is for that update,
+    /// whatever is still being retrieved or finished of the one before.
+    #[must_use]
+    pub fn updates(&self) -> Vec<Update> {
+        let mut updates: Vec<Update> = Vec::new();
+        let mut preserving = Vec::new();
+        for span in &self.spans {
+            match (span.phase, updates.last_mut()) {
+                (Phase::Preserve, _) => preserving.push(span.clone()),
+                (Phase::Freeze, _) => {
+                    let spans = preserving.drain(..).chain([span.clone()]).collect();
+                    updates.push(Update { spans });
+                }
+                (_, Some(update)) => update.spans.push(span.clone()),
+                (_, None) => {}
+            }
+        }
+        updates
+    }
+}
+
+/// One live update.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Update {
+    /// Its preserving, its freeze, and everything after it.
+    pub spans: Vec<Span>,
+}
+
+/// A phase of an update, all its spans put together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PhaseAccount {
+    /// Which.
+    pub phase: Phase,
+    /// Virtual nanoseconds.
+    pub nanoseconds: u64,
+    /// What the devices did.
+    pub totals: Totals,
+    /// Requests that IOMMU units refused.
+    pub refused: u64,
+}
+
+impl Update {
+    /// Whether the old kernel went: false if the reboot was refused.
+    #[must_use]
+    pub fn was_carried_out(&self) -> bool {
+        self.spans.iter().any(|span| span.phase == Phase::Jump)
+    }
+
     /// Virtual nanoseconds that the guest stood still.
     #[must_use]
     pub fn blackout(&self) -> u64 {
         self.spans.iter().filter(|span| span.phase.is_blackout()).map(Span::nanoseconds).sum()
+    }
+
+    /// The phases in which time passed, in the order of an update; what runs meanwhile ([`Phase::Run`]) is left out.
+    #[must_use]
+    pub fn phases(&self) -> Vec<PhaseAccount> {
+        let account = |phase: &Phase| {
+            let none = PhaseAccount { phase: *phase, nanoseconds: 0, totals: Totals::default(), refused: 0 };
+            let spans = self.spans.iter().filter(|span| span.phase == *phase);
+            spans.fold(none, |sum, span| PhaseAccount {
+                nanoseconds: sum.nanoseconds + span.nanoseconds(),
+                totals: sum.totals.plus(&span.totals()),
+                refused: sum.refused + span.refused,
+                ..sum
+            })
+        };
+        let all = Phase::ALL.iter().filter(|phase| **phase != Phase::Run).map(account);
+        all.filter(|account| account.nanoseconds > 0).collect()
+    }
+
+    /// What one device did while the guest stood still. A device that was renumbered is found by each of its numbers.
+    #[must_use]
+    pub fn device_in_blackout(&self, rid: Bdf) -> Totals {
+        let spans = self.spans.iter().filter(|span| span.phase.is_blackout());
+        let mine = spans.flat_map(|span| &span.devices).filter(|device| device.rid == rid);
+        mine.fold(Totals::default(), |sum, device| sum.plus(&device.totals))
     }
 }

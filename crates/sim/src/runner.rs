@@ -136,9 +136,10 @@ impl Runner<'_> {
         if call.op == Op::RebootKexec {
             return self.reboot(process, pid, call);
         }
-        let shown = self.show(process, call);
+        let (shown, state) = (self.show(process, call), self.posted_state());
         let answer = self.perform(process, pid, call);
         self.record_call(process, pid, shown, &answer);
+        self.note_state(state);
         self.judge(call, &answer);
         self.check_invariants(call);
         self.after_panic();

@@ -2,6 +2,7 @@
 
 use luosim_hardware::iommu::{FaultReason, reg as iommu};
 use luosim_hardware::simdma::layout::{Op, reg as simdma};
+use luosim_hardware::timeline::Phase;
 use luosim_hardware::verify::Invariant;
 
 fn chapter() -> String {
@@ -50,6 +51,9 @@ fn tables_of_names_are_the_crates() {
     assert_eq!(rows("table: faults"), want);
     let want: Vec<_> = Op::ALL.iter().map(|one| row(one.code(), one.name(), one.describe())).collect();
     assert_eq!(rows("table: ops"), want);
+    let guest = |phase: &Phase| if phase.is_blackout() { "stands still" } else { "runs" };
+    let row = |one: &Phase| vec![one.name().to_owned(), guest(one).to_owned(), one.describe().to_owned()];
+    assert_eq!(rows("table: phases"), Phase::ALL.iter().map(row).collect::<Vec<_>>());
     let want: Vec<_> =
         Invariant::ALL.iter().map(|one| vec![one.name().to_owned(), one.describe().to_owned()]).collect();
     assert_eq!(rows("table: invariants"), want);

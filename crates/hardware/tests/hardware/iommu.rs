@@ -6,7 +6,8 @@ use luosim_hardware::iommu::{
     ContextEntry, DomainIds, FaultReason, Invalidation, IommuUnit, Levels, MapError, PageTable, Permissions,
     RamRef, RootTable, TableError, reg, walk,
 };
-use luosim_hardware::pci::Layout;
+use luosim_hardware::pci::{Layout, config::command};
+use luosim_hardware::simdma::layout::{Descriptor, Op, Stamp, reg as dma};
 use luosim_hardware::{Bdf, Hardware};
 use luosim_physmem::{FrameUse, Order, PAGE_SIZE, Pfn, PhysAddr, PhysMem, Ram};
 use proptest::prelude::*;
@@ -170,9 +171,33 @@ fn a_remembered_page_lets_pass_what_it_did() {
 #[test]
 fn two_units_translate_for_their_own() {
     let other = Bdf::new(0, 2, 0);
-    let hw = Hardware::new(Layout::reference().behind_unit(other, 1)).unwrap();
+    let mut hw = Hardware::new(Layout::reference().behind_unit(other, 1)).unwrap();
     assert_eq!(hw.units().len(), 2);
     assert_eq!((hw.function(GUEST).unwrap().unit, hw.function(other).unwrap().unit), (0, 1));
+    // Each unit has a table, of other frames; the first knows nothing of the other function.
+    let mut ram = ram();
+    let frames = [PhysAddr::new(0x10_0000), PhysAddr::new(0x20_0000)];
+    for (index, (rid, frame)) in [GUEST, other].into_iter().zip(frames).enumerate() {
+        let table = PageTable::new(&mut RamRef(&mut ram), Levels::Three).unwrap();
+        table.map(&mut RamRef(&mut ram), 0x4000, frame, 4 * PAGE_SIZE, Permissions::READ_WRITE).unwrap();
+        *hw.unit(index) = unit(&mut ram, table, rid, 7);
+        hw.change_command(rid, command::MASTER | command::MEMORY, 0);
+        let fill = Descriptor::new(Op::Fill, 0, 0x6000, 64, 1);
+        ram.mem.write_obj(frame, &fill).unwrap();
+        let registers =
+            [(dma::RING_IOVA, 0x4000), (dma::CQ_IOVA, 0x5000), (dma::RING_LEN, 8), (dma::HEAD, 1)];
+        registers.iter().for_each(|(offset, value)| hw.mmio_write(rid, *offset, 4, *value));
+        hw.mmio_write(rid, dma::CTRL, 4, 1);
+    }
+    hw.tick(&mut ram.mem, 5);
+    for frame in frames {
+        let stamp: Stamp = ram.mem.read_obj(PhysAddr::new(frame.raw() + 0x2000)).unwrap();
+        assert!(stamp.is_of(0x6000, 1), "{frame}");
+    }
+    hw.mmio_write(other, dma::RING_IOVA, 4, 0x9000);
+    hw.mmio_write(other, dma::HEAD, 4, 2);
+    hw.tick(&mut ram.mem, 5);
+    assert_eq!(hw.units().iter().map(IommuUnit::fault_count).collect::<Vec<_>>(), [0, 1]);
 }
 
 #[test]

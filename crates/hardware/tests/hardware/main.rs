@@ -13,4 +13,6 @@ mod pci;
 #[cfg(test)]
 mod simdma;
 #[cfg(test)]
+mod timeline;
+#[cfg(test)]
 mod world;

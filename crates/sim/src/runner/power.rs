@@ -168,6 +168,7 @@ impl Runner<'_> {
             }
             None => Box::new(|_, _| {}),
         };
+        let state = self.posted_state();
         let result = self.machine.as_mut().expect("a process runs on it").kexec_with(pid, look);
         written?;
         let answer = result.as_ref().map(|_| 0).map_err(Clone::clone);
@@ -177,7 +178,10 @@ impl Runner<'_> {
         if self.on().kernel().is_none() {
             self.forget();
         }
-        let Ok(report) = result else { return Ok(()) };
+        let Ok(report) = result else {
+            self.note_state(state);
+            return Ok(());
+        };
         let returned = report.outcome == Outcome::Returned;
         let wanted = call.number("returns").is_some_and(|value| value != 0);
         if returned != wanted && call.error.is_none() {
