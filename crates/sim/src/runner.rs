@@ -141,6 +141,7 @@ impl Runner<'_> {
         self.record_call(process, pid, shown, &answer);
         self.note_state(state);
         self.judge(call, &answer);
+        self.check_invariants(call);
         self.after_panic();
         Ok(())
     }
@@ -194,6 +195,14 @@ impl Runner<'_> {
         for assumption in self.on().take_assumed() {
             let (name, what) = (assumption.name().to_owned(), assumption.describe().to_owned());
             self.records.push(Record::Assumed { name, what });
+        }
+    }
+
+    /// What of the invariants of DMA did not hold: no scenario is right then.
+    fn check_invariants(&mut self, call: &Call) {
+        for violation in self.on().take_violations() {
+            let (name, at) = (violation.invariant.name(), violation.at.describe());
+            self.fail(call, format!("invariant {name} does not hold, {at}: {}", violation.what));
         }
     }
 
