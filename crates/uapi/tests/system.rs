@@ -41,9 +41,13 @@ fn folder() -> PathBuf {
     std::env::var_os("LUOSIM_HEADERS").map_or_else(|| PathBuf::from("/usr/include"), PathBuf::from)
 }
 
-#[expect(clippy::print_stderr, reason = "a test that is left out should be seen")]
+#[expect(clippy::print_stderr, reason = "what was tested depends on the machine, and should be seen")]
+fn say(what: &str) {
+    eprintln!("{what}");
+}
+
 fn not_tested(why: &str) {
-    eprintln!("NOT TESTED: {why}");
+    say(&format!("NOT TESTED: {why}"));
 }
 
 struct Files(PathBuf);
@@ -179,7 +183,11 @@ fn compiles(path: &Path, claims: &str, flag: &str) -> Option<Result<(), String>>
     let dir = tempfile::tempdir().expect("a folder");
     let run = |text: &str| {
         let file = dir.path().join("claims.c");
-        std::fs::write(&file, format!("#include \"{}\"\n{text}", path.display())).expect("writable");
+        std::fs::write(
+            &file,
+            format!("#include <stdint.h>\n#include <linux/ioctl.h>\n#include \"{}\"\n{text}", path.display()),
+        )
+        .expect("writable");
         let mut cc = Command::new("cc");
         cc.args(["-fsyntax-only", "-w", "-ffreestanding", flag]).arg("-I").arg(folder());
         cc.arg("-I")
@@ -212,7 +220,7 @@ fn a_compiler_agrees_with_every_layout_and_number() {
             }
         }
     }
-    not_tested(&format!("nothing: a compiler confirmed {confirmed} claims"));
+    say(&format!("a compiler confirmed {confirmed} sizes, offsets and numbers"));
 }
 
 fn counts(findings: &Findings) -> String {
@@ -259,7 +267,7 @@ fn all_headers_are_read() {
                 records += 1;
                 known += u32::from(layout(&scope, &loaded.header, record, Target::X86_64).is_ok());
             }
-            lint(&loaded, None);
+            let _ = lint(&loaded, None);
         }
     }
     if records == 0 {

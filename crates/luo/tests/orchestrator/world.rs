@@ -158,8 +158,20 @@ pub(crate) fn retrieve(
     session: SessionKey,
     token: u8,
 ) -> KResult<()> {
+    retrieve_file(luo, world, session, token).map(|_| ())
+}
+
+/// RETRIEVE_FD; gives the file that is behind the new descriptor.
+pub(crate) fn retrieve_file(
+    luo: &mut Luo<World>,
+    world: &mut World,
+    session: SessionKey,
+    token: u8,
+) -> KResult<FileId> {
     let argument = vec![16, 0, 0, 0, 0, 0, 0, 0, token, 0, 0, 0, 0, 0, 0, 0];
-    luo.session_ioctl(world, &mut Process(argument), session, 0xBA41, 0)
+    let mut process = Process::new(argument);
+    luo.session_ioctl(world, &mut process, session, 0xBA41, 0)?;
+    Ok(process.installed.expect("a descriptor was given"))
 }
 
 /// The jump: serialises, and boots the next kernel on what is in memory.
@@ -172,17 +184,4 @@ pub(crate) fn jump(mut world: World, mut luo: Luo<World>, release: ReleaseId) ->
 /// FINISH.
 pub(crate) fn finish(luo: &mut Luo<World>, world: &mut World, session: SessionKey) -> KResult<()> {
     luo.session_ioctl(world, &mut Process::new(vec![8, 0, 0, 0, 0, 0, 0, 0]), session, 0xBA42, 0)
-}
-
-/// RETRIEVE_FD; gives the file that would be behind the descriptor.
-pub(crate) fn retrieve(
-    luo: &mut Luo<World>,
-    world: &mut World,
-    session: SessionKey,
-    file: u8,
-) -> KResult<FileId> {
-    let argument = vec![16, 0, 0, 0, 0, 0, 0, 0, file, 0, 0, 0, 0, 0, 0, 0];
-    let mut process = Process::new(argument);
-    luo.session_ioctl(world, &mut process, session, 0xBA41, 0)?;
-    Ok(process.installed.expect("a descriptor was given"))
 }

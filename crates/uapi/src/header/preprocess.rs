@@ -142,11 +142,8 @@ impl<'a> Preprocessor<'a> {
             "ifndef" => self.open(|scope| Ok(!defined(scope, rest)), &span),
             "elif" => self.branch(Some(rest), &span),
             "else" => self.branch(None, &span),
-            "endif" => {
-                if self.groups.pop().is_none() {
-                    self.problem("#endif without #if", span);
-                }
-            }
+            "endif" if self.groups.pop().is_none() => self.problem("#endif without #if", span),
+            "endif" => {}
             _ if !self.active() => {}
             "define" => self.define(rest, &span),
             "undef" => {
