@@ -76,13 +76,16 @@ mod tests {
         let docs = folder.path().join("docs");
         std::fs::create_dir(&docs).expect("writable");
         let put = |name: &str, text: &str| std::fs::write(docs.join(name), text).expect("writable");
-        // The chapter on quirks leads to the explorer's.
-        put("SUMMARY.md", "- [a](scenario-language.md)\n- [b](quirks.md)\n- [c](explore.md)\n");
+        // The chapter on quirks leads to two others.
+        let chapters =
+            "- [a](scenario-language.md)\n- [b](quirks.md)\n- [c](explore.md)\n- [d](posted-designs.md)\n";
+        put("SUMMARY.md", chapters);
         put("explore.md", "");
+        put("posted-designs.md", "");
         put("../README.md", "");
         put("../CHANGELOG.md", "");
         write(&docs).expect("writable");
-        assert_eq!(check(&docs), Ok(3));
+        assert_eq!(check(&docs), Ok(4));
         put("extra.md", "[gone](gone.md)");
         put("quirks.md", "");
         let problems = check(&docs).expect_err("three problems");

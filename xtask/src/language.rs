@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use luosim_abi::quirk::Quirk;
-use luosim_abi::release::RELEASES;
+use luosim_abi::release::{POSTED, RELEASES};
 use luosim_scenario::table::{Kind, OPERATIONS, Spec};
 
 const HEAD: &str = "\
@@ -80,6 +80,8 @@ switches it with `quirks-on` and `quirks-off` at [`boot`](scenario-language.md#b
 Switched off, `seals-not-carried` makes a kernel carry seals that its format has no room for: luosim keeps them behind the structure of `memfd-v1`, where
 no real kernel looks. *Planted* quirks are in no release: mistakes of the kind that was made and mended, for [the explorer](explore.md) to find.
 
+Defects of the designs that were [posted and never merged](posted-designs.md) are quirks too.
+
 The second column names the releases that luosim can boot and that have the quirk; the text says which real ones do. This page
 is made from the table that the machine follows.
 
@@ -90,7 +92,7 @@ pub(crate) fn quirks() -> String {
     let mut text = String::from(QUIRKS);
     text.push_str("| quirk | on in | who has it, what triggers it, what is seen |\n|---|---|---|\n");
     for quirk in Quirk::ALL {
-        let on = RELEASES.iter().filter(|row| row.quirks.has(*quirk)).map(|row| row.name);
+        let on = RELEASES.iter().chain(POSTED).filter(|row| row.quirks.has(*quirk)).map(|row| row.name);
         let on: Vec<&str> = on.collect();
         let _ = writeln!(text, "| `{quirk}` | {} | {} |", on.join(", "), quirk.describe());
     }

@@ -170,7 +170,7 @@ impl Quirk {
         self.describe().starts_with("planted")
     }
 
-    const fn bit(self) -> u64 {
+    const fn bit(self) -> u128 {
         1 << self as u32
     }
 }
@@ -183,7 +183,7 @@ impl fmt::Display for Quirk {
 
 /// A set of quirks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Quirks(u64);
+pub struct Quirks(u128);
 
 impl Quirks {
     /// No quirk: the behaviour that the documentation promises.

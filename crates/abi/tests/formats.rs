@@ -11,6 +11,7 @@ use luosim_abi::kho::geometry::Geometry;
 use luosim_abi::kho::{self, v1, v3, v4, vmalloc};
 use luosim_abi::luo::{self, block, flb, record};
 use luosim_abi::memfd::{self, folio::FolioEntry};
+use luosim_abi::posted::{self, Event, State, session, tree};
 use luosim_abi::release::{LuoVersion, MemfdVersion, RELEASES};
 use luosim_abi::{fdt, luo::v1 as luo_v1};
 use zerocopy::{big_endian, little_endian};
@@ -187,6 +188,22 @@ fn other_layouts() -> Vec<Layout> {
     ]
 }
 
+fn posted_layouts() -> Vec<Layout> {
+    vec![
+        layout!("posted::v2::LiveupdateFd", posted::v2::LiveupdateFd, fd flags token),
+        layout!("posted::v3::Fd", posted::v3::Fd, size fd token),
+        layout!("posted::v3::FdUnpreserve", posted::v3::FdUnpreserve, size hole token),
+        layout!("posted::v3::Word", posted::v3::Word, size value),
+        layout!("posted::v3::FdState", posted::v3::FdState, size incoming hole token state tail),
+        layout!("posted::v3::FdEvent", posted::v3::FdEvent, size event token),
+        layout!("posted::v4::CreateSession", posted::v4::CreateSession, size fd name),
+        layout!("posted::v4::RetrieveSession", posted::v4::RetrieveSession, size fd name),
+        layout!("posted::v4::SessionGetState", posted::v4::SessionGetState, size incoming reserved state),
+        layout!("posted::session::SessionEntry", posted::session::SessionEntry, name files pages count),
+        layout!("posted::memfd::Folio", posted::memfd::Folio, word index),
+    ]
+}
+
 fn pci_layouts() -> Vec<Layout> {
     vec![
         layout!("devices::pci::PciSer", pci::PciSer, version nr_devices first_block),
@@ -258,7 +275,10 @@ fn device_layouts() -> Vec<Layout> {
 }
 
 fn layouts() -> Vec<Layout> {
-    [kho_layouts(), luo_layouts(), other_layouts(), device_layouts()].into_iter().flatten().collect()
+    [kho_layouts(), luo_layouts(), other_layouts(), device_layouts(), posted_layouts()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn folder(of: &str) -> PathBuf {
@@ -431,6 +451,60 @@ fn command_numbers_are_right() {
         rows(&text, "| command | number | structure |").map(|row| number(&row[1])).collect();
     let codes: Vec<u64> = Command::ALL.iter().map(|command| u64::from(command.code())).collect();
     assert_eq!(found, codes);
+}
+
+#[test]
+fn command_numbers_of_the_posted_designs_are_right() {
+    let text = page_text("posted-ioctl.md");
+    let table = |head: &str| -> Vec<(String, u64)> {
+        rows(&text, head).map(|row| (row[0].clone(), number(&row[1]))).collect()
+    };
+    let second: Vec<(String, u64)> =
+        posted::v2::Command::ALL.iter().map(|one| (one.name().to_owned(), one.code().into())).collect();
+    assert_eq!(table("| command | number | argument |"), second);
+    let third: Vec<Vec<String>> = rows(&text, "| command | number | structure | least size |").collect();
+    for (row, one) in third.iter().zip(posted::v3::Command::ALL) {
+        assert_eq!((row[0].as_str(), number(&row[1])), (one.name(), one.code().into()));
+        assert_eq!(number(&row[3]), u64::try_from(one.min_size()).expect("small"));
+    }
+    assert_eq!(third.len(), posted::v3::Command::ALL.len());
+    let device = posted::v4::DeviceCommand::ALL.iter().map(|one| (one.name().to_owned(), one.code().into()));
+    let session =
+        posted::v4::SessionCommand::ALL.iter().map(|one| (one.name().to_owned(), one.code().into()));
+    assert_eq!(table("| command | number | structure |\n"), device.chain(session).collect::<Vec<_>>());
+    let states: Vec<Vec<String>> = rows(&text, "| number | state | event |").collect();
+    for (row, state) in states.iter().zip(State::ALL) {
+        assert_eq!((number(&row[0]), row[1].as_str()), (state.raw().into(), state.name()));
+    }
+    for (row, event) in states.iter().zip(Event::ALL) {
+        assert_eq!(row[2], event.name());
+    }
+}
+
+#[test]
+fn names_in_trees_of_the_posted_designs_are_the_crates() {
+    let text = page_text("posted.md");
+    let names = [
+        tree::SUBTREE,
+        tree::COMPATIBLE,
+        tree::SUBSYSTEMS_COMPATIBLE,
+        tree::FILES,
+        tree::FILES_COMPATIBLE,
+        tree::PROP_DATA,
+        session::SUBSYSTEM,
+        session::NODE,
+        session::PROP_COUNT,
+        session::PROP_DATA,
+        session::PROP_PAGES,
+        posted::memfd::COMPATIBLE,
+        posted::memfd::PROP_POS,
+        posted::memfd::PROP_SIZE,
+        posted::memfd::PROP_FOLIOS,
+    ];
+    for name in names {
+        assert!(text.contains(&format!("`{name}`")), "{name} in posted.md");
+    }
+    assert!(text.contains(&format!("`/{}`", tree::NODE_SUBSYSTEMS)));
 }
 
 #[test]

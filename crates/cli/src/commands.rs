@@ -117,7 +117,11 @@ pub(crate) fn bootable(text: &str) -> Result<ReleaseId, String> {
 pub(crate) fn release(text: &str) -> Result<ReleaseId, String> {
     ReleaseId::from_name(text).ok_or_else(|| {
         let known: Vec<&str> = RELEASES.iter().map(|release| release.name).collect();
-        format!("luosim knows the releases {}", known.join(", "))
+        let known = format!("luosim knows the releases {}", known.join(", "));
+        match ReleaseId::named(text) {
+            Some(_) => format!("{text} was posted and never released: it runs in scenarios alone; {known}"),
+            None => known,
+        }
     })
 }
 

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod abi;
 mod commands;
 mod ctl;
 mod doctor;
@@ -50,6 +51,7 @@ Examples:
   luosim exec --generations 2 -- ./agent        a program, over a kexec
   luosim inspect IMAGE                          what a kernel left for the next
   luosim preflight /boot/vmlinuz-7.3.1 bzImage  what would survive a kexec
+  luosim abi diff 7.1 7.2                       what changed for programs
 
 Exit codes: 0 as expected, 1 an expectation failed, 2 bad input, 3 luosim's own fault; \
 `luosim exec` has those of its program, and others; `luosim preflight` has 4 for nothing survives.";
@@ -76,6 +78,8 @@ enum Command {
     Ctl(ctl::CtlArguments),
     /// Say what would survive a kexec from one kernel file to another
     Preflight(preflight::PreflightArguments),
+    /// Show, compare and check ioctl interfaces: releases, posted designs, C headers
+    Abi(abi::AbiArguments),
     /// Say whether this host can run `luosim exec`, and what to do if not
     Doctor(doctor::DoctorArguments),
 }
@@ -146,6 +150,7 @@ fn main() -> ExitCode {
         Command::Inspect(arguments) => inspect::inspect(&arguments).into(),
         Command::Ctl(arguments) => ctl::ctl(&arguments).into(),
         Command::Preflight(arguments) => preflight::preflight(&arguments).into(),
+        Command::Abi(arguments) => abi::abi(&arguments).into(),
         Command::Doctor(arguments) => doctor::doctor(&arguments).into(),
     })
 }

@@ -6,14 +6,15 @@ use clap::Args;
 use luosim_abi::ioctl::Command;
 use luosim_abi::luo::record::{FileRecord, SessionRecord};
 use luosim_abi::luo::{block, flb, v1};
+use luosim_abi::posted::{Design, v2, v3, v4};
 use luosim_abi::quirk::Quirk;
 use luosim_abi::release::{
-    DEVICE_COMMANDS, Finalize, LuoVersion, MemfdVersion, RELEASES, Release, ReleaseId,
+    DEVICE_COMMANDS, Finalize, LuoVersion, MemfdVersion, POSTED, RELEASES, Release, ReleaseId,
 };
 use serde::Serialize;
 
 use crate::Ending;
-use crate::commands::{Format, print, release};
+use crate::commands::{Format, bootable, print};
 use crate::render::{BOLD, DIM, paint};
 
 const EXAMPLES: &str = "\
@@ -28,8 +29,8 @@ Exit codes: 0 shown, 2 no such release, 3 luosim's own fault.";
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ReleasesArguments {
-    /// Releases to show in full; without any, the table of all
-    #[arg(value_name = "RELEASE", value_parser = release)]
+    /// Releases, and posted designs, to show in full; without any, the table of all
+    #[arg(value_name = "RELEASE", value_parser = bootable)]
     releases: Vec<ReleaseId>,
     /// How results are written
     #[arg(long, value_enum, default_value = "text")]
@@ -75,9 +76,26 @@ struct Row {
 struct Table {
     version: u32,
     releases: Vec<Row>,
+    /// Designs that were posted and never released.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    posted: Vec<Row>,
+}
+
+fn posted_commands(design: Design) -> Vec<&'static str> {
+    match design {
+        Design::V2 => v2::Command::ALL.iter().map(|command| command.name()).collect(),
+        Design::V3 => v3::Command::ALL.iter().map(|command| command.name()).collect(),
+        Design::V4 => {
+            let device = v4::DeviceCommand::ALL.iter().map(|command| command.name());
+            device.chain(v4::SessionCommand::ALL.iter().map(|command| command.name())).collect()
+        }
+    }
 }
 
 fn commands(row: &Release) -> Vec<&'static str> {
+    if let Some(design) = row.posted {
+        return posted_commands(design);
+    }
     let device = if row.luo.is_some() { DEVICE_COMMANDS } else { &[] };
     device.iter().chain(row.session_commands).map(|command: &Command| command.name()).collect()
 }
@@ -169,7 +187,10 @@ fn ioctls(rows: &[Row]) -> String {
 
 fn quirks(rows: &[Row]) -> String {
     let mut out = format!("\n{}\n", paint(BOLD, "quirks: on by default in these releases"));
-    for quirk in Quirk::ALL {
+    let anywhere = |quirk: &&Quirk| {
+        quirk.planted() || rows.iter().any(|row| row.quirks.iter().any(|line| line.name == quirk.name()))
+    };
+    for quirk in Quirk::ALL.iter().filter(anywhere) {
         let releases = having(rows, |row| row.quirks.iter().any(|line| line.name == quirk.name()));
         let _ = writeln!(out, "{quirk} ({releases})\n    {}", paint(DIM, quirk.describe()));
     }
@@ -177,10 +198,20 @@ fn quirks(rows: &[Row]) -> String {
 }
 
 fn full(row: &Row) -> String {
-    let mut out = format!("{}\n", paint(BOLD, &format!("Linux {}", row.release)));
+    let posted = ReleaseId::named(row.release).and_then(|id| id.release().posted);
+    let title = match posted {
+        Some(design) => format!("{}: posted in {}, never released", row.release, design.posted()),
+        None => format!("Linux {}", row.release),
+    };
+    let mut out = format!("{}\n", paint(BOLD, &title));
     let mut say = |what: &str, text: &str| {
         let _ = writeln!(out, "  {what:<18} {text}");
     };
+    if posted.is_some() {
+        say("KHO", &format!("{}, finalised by PREPARE, before the image is loaded", row.kho));
+        say("commands", &row.commands.join(" "));
+        return out + &quirk_lines(row);
+    }
     say("as in", &format!("{} ({})", row.point, row.evidence));
     say("KHO", &format!("{}, {}", row.kho, row.finalize));
     say("LUO", row.luo.unwrap_or("none: no /dev/liveupdate"));
@@ -192,10 +223,25 @@ fn full(row: &Row) -> String {
         say("sessions", &format!("{}, then {}", limits.sessions, limits.sessions_errno));
         say("files per session", &format!("{}, then ENOSPC", limits.files_per_session));
     }
-    for quirk in &row.quirks {
-        let _ = writeln!(out, "  {}\n      {}", quirk.name, paint(DIM, quirk.about));
+    out + &quirk_lines(row)
+}
+
+fn quirk_lines(row: &Row) -> String {
+    let line = |quirk: &QuirkLine| format!("  {}\n      {}\n", quirk.name, paint(DIM, quirk.about));
+    row.quirks.iter().map(line).collect()
+}
+
+/// The posted designs, as a group of their own: they were never released.
+fn posted_group() -> String {
+    let mut lines = vec![["posted design", "posted in", "commands", "quirks"].map(str::to_owned)];
+    for row in POSTED {
+        let design = row.posted.expect("every row of this table is one");
+        let count = |count: usize| count.to_string();
+        let (commands, quirks) = (count(posted_commands(design).len()), count(row.quirks.iter().count()));
+        lines.push([row.name.to_owned(), design.posted().to_owned(), commands, quirks]);
     }
-    out
+    let note = "designs of the orchestrator that were posted and never released: luosim releases posted-v2, luosim abi states posted-v2";
+    format!("\n{}\n{note}\n", crate::render::columns(&lines))
 }
 
 pub(crate) fn releases(arguments: &ReleasesArguments) -> Ending {
@@ -206,9 +252,10 @@ pub(crate) fn releases(arguments: &ReleasesArguments) -> Ending {
         arguments.releases.iter().map(|id| id.release()).collect()
     };
     let rows: Vec<Row> = chosen.into_iter().map(row).collect();
+    let posted = if all { POSTED.iter().map(row).collect() } else { Vec::new() };
     let text = match arguments.format {
-        Format::Json => crate::render::json(&Table { version: 1, releases: rows }),
-        Format::Text if all => table(&rows) + &ioctls(&rows) + &quirks(&rows),
+        Format::Json => crate::render::json(&Table { version: 1, releases: rows, posted }),
+        Format::Text if all => table(&rows) + &posted_group() + &ioctls(&rows) + &quirks(&rows),
         Format::Text => rows.iter().map(full).collect::<Vec<_>>().join("\n"),
     };
     print(&text);

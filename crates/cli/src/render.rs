@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anstyle::{AnsiColor, Style};
 use luosim_scenario::Diagnostic;
-use luosim_sim::transcript::LedgerLine;
+use luosim_sim::transcript::{LedgerLine, TimelineLine};
 use luosim_sim::{Record, Report};
 use miette::{LabeledSpan, MietteDiagnostic, NamedSource};
 
@@ -61,8 +61,29 @@ pub(crate) fn report(report: &Report, detail: Detail) -> String {
     for record in &report.records {
         out.push_str(&line(record, detail));
     }
+    out.push_str(&timeline(&report.timeline));
     out.push_str(&ledger(&report.ledger, usize::MAX, 0));
     out
+}
+
+/// The phases of a machine with devices, and what they did in each.
+fn timeline(lines: &[TimelineLine]) -> String {
+    if lines.is_empty() {
+        return String::new();
+    }
+    let head = ["  kernel", "phase", "ns", "operations", "written", "read", "refused"].map(str::to_owned);
+    let row = |line: &TimelineLine| {
+        let phase = if line.blackout { format!("{} *", line.phase) } else { line.phase.clone() };
+        let numbers = [line.nanoseconds, line.operations, line.written, line.read, line.refused];
+        let numbers = numbers.map(|number| number.to_string());
+        let [ns, operations, written, read, refused] = numbers;
+        [format!("  {}", line.kernel), phase, ns, operations, written, read, refused]
+    };
+    let rows: Vec<[String; 7]> = std::iter::once(head).chain(lines.iter().map(row)).collect();
+    let blackout: u64 = lines.iter().filter(|line| line.blackout).map(|line| line.nanoseconds).sum();
+    let written: u64 = lines.iter().filter(|line| line.blackout).map(|line| line.written).sum();
+    let title = paint(BOLD, "== devices, in virtual time");
+    format!("{title}\n{}  blackout (*): {blackout} ns, {written} bytes written\n", columns(&rows))
 }
 
 fn line(record: &Record, detail: Detail) -> String {

@@ -214,6 +214,11 @@ fn the_chapter_on_releases_is_true() {
 }
 
 #[test]
+fn the_chapter_on_posted_designs_is_true() {
+    assert_eq!(check_page("docs/posted-designs.md"), 4);
+}
+
+#[test]
 fn the_chapter_on_exploring_is_true() {
     assert_eq!(check_page("docs/explore.md"), 7);
 }
@@ -234,13 +239,20 @@ fn the_chapter_on_handovers_is_true() {
 }
 
 #[test]
+fn the_chapter_on_interfaces_is_true() {
+    assert_eq!(check_page("docs/abi.md"), 6);
+}
+
+#[test]
 fn no_other_page_shows_commands_that_nobody_runs() {
     let known = [
+        "abi.md",
         "tour.md",
         "command.md",
         "explore.md",
         "inspect.md",
         "json.md",
+        "posted-designs.md",
         "preflight.md",
         "releases.md",
         "run-your-program.md",

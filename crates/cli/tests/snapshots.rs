@@ -23,7 +23,7 @@ fn compare(name: &str, output: &std::process::Output) {
     settings.bind(|| insta::assert_snapshot!(name, shown));
 }
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "run",
     "check",
     "list",
@@ -34,6 +34,7 @@ const COMMANDS: [&str; 11] = [
     "inspect",
     "ctl",
     "preflight",
+    "abi",
     "doctor",
 ];
 

@@ -14,6 +14,7 @@ use luosim_abi::devices::iommu::{
     IommuFlbSer, IommuHwSer, KIND_SIM, ObjectHeader, SimHwSer, VERSION, capacity,
 };
 use luosim_abi::profile::Assumption;
+use luosim_abi::quirk::Quirk;
 use luosim_abi::{Errno, KResult, Refusal};
 use luosim_hardware::iommu::{
     ContextEntry, DomainIds, Invalidation, Levels, MapError, PageTable, RamRef, RootTable, reg,
@@ -232,9 +233,17 @@ fn table_pages(memory: &Memory<'_>, table: &PageTable) -> KResult<Vec<Pfn>> {
 ///
 /// # Errors
 /// ENOMEM; EIO: the tables are broken.
-pub(crate) fn preserve_domain(memory: &mut Memory<'_>, data: u64, table: &PageTable) -> KResult<u64> {
+pub(crate) fn preserve_domain(
+    memory: &mut Memory<'_>,
+    data: u64,
+    table: &PageTable,
+    skip_one: bool,
+) -> KResult<u64> {
     let ser: IommuFlbSer = memory.read_obj(data)?;
-    let pages = table_pages(memory, table)?;
+    let mut pages = table_pages(memory, table)?;
+    if skip_one {
+        pages.pop();
+    }
     preserve_pages(memory, &pages)?;
     let record = IommuDomainSer {
         header: NEW(),
@@ -377,9 +386,21 @@ pub(crate) fn boot(parts: &mut Parts<'_>) -> Result<(), String> {
     }
     if let Some(ser) = incoming {
         take_domains(parts, &ser)?;
+        poison(parts);
         take_devices(parts, &ser)?;
     }
     Ok(())
+}
+
+/// Quirk `leaf-poisoned`: a frame that somebody else owns is written over.
+fn poison(parts: &mut Parts<'_>) {
+    let quirk = parts.devices.has(Quirk::LeafPoisoned);
+    for domain in parts.devices.iommu.restored.values().filter(|_| quirk) {
+        let contents = domain.table.contents(&parts.memory.ram.mem).unwrap_or_default();
+        if let Some(frame) = contents.frames().last() {
+            parts.memory.ram.mem.fill(frame.addr(), 4096, 0xaa).expect("the frame is in memory");
+        }
+    }
 }
 
 fn boot_unit(parts: &mut Parts<'_>, unit: usize, incoming: Option<&IommuFlbSer>) -> Result<(), String> {
@@ -429,6 +450,7 @@ fn take_domains(parts: &mut Parts<'_>, ser: &IommuFlbSer) -> Result<(), String> 
 }
 
 fn take_devices(parts: &mut Parts<'_>, ser: &IommuFlbSer) -> Result<(), String> {
+    let quirks = parts.devices.quirks;
     for (_, device) in devices(&parts.memory.ram.mem, ser) {
         let (bdf, map) = (bdf_of(&device), &device.dev_map);
         let id = u32::try_from(map.attachment_id.get()).unwrap_or(u32::MAX);
@@ -436,7 +458,9 @@ fn take_devices(parts: &mut Parts<'_>, ser: &IommuFlbSer) -> Result<(), String> 
         let domain = core.restored.get_mut(&map.domain.get());
         let domain = domain.ok_or_else(|| format!("IOMMU: {bdf} is attached to no domain that came"))?;
         domain.attached.insert(bdf, id);
-        core.ids.reserve(id);
+        if !quirks.has(Quirk::DomainIdReused) {
+            core.ids.reserve(id);
+        }
     }
     Ok(())
 }

@@ -506,7 +506,8 @@ fn preserve_hwpt<H: DeviceHost>(
     let checked = check_ioas(cx, context, ioas);
     let mut parts = cx.host.parts();
     let table = parts.devices.iommufds.get(context).hwpt(id)?.table;
-    let record = checked.and_then(|()| iommu::preserve_domain(&mut parts.memory, object, &table));
+    let skip = parts.devices.has(Quirk::TablePageSkipped);
+    let record = checked.and_then(|()| iommu::preserve_domain(&mut parts.memory, object, &table, skip));
     let context = parts.devices.iommufds.get_mut(context);
     match record {
         Ok(record) => {

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 
 use luosim_abi::devices::pci::{COMPATIBLE, PER_BLOCK, PciDevSer, PciSer, VERSION};
 use luosim_abi::luo::block::BlockHeader;
+use luosim_abi::quirk::Quirk;
 use luosim_abi::{Errno, KResult};
 use luosim_hardware::pci::config::command;
 use luosim_hardware::pci::{BusPolicy, Identity, enumerate};
@@ -210,11 +211,13 @@ pub(crate) fn scan(parts: &mut Parts<'_>) {
 /// keep it where the kernel knows of that.
 pub(crate) fn shutdown(parts: &mut Parts<'_>, outgoing: Option<u64>, exempt: bool) {
     parts.devices.pci.frozen = true;
+    let clears_bridges = parts.devices.has(Quirk::BridgeMasterCleared);
     let kept = outgoing.filter(|_| exempt).map(|data| preserved(&parts.memory, data)).unwrap_or_default();
     let Ok(hardware) = parts.hardware() else { return };
     let functions: Vec<Bdf> = hardware.functions().filter_map(|info| info.bdf).collect();
     for bdf in functions {
-        if !kept.contains(&bdf) {
+        let bridge = hardware.function(bdf).is_some_and(|info| info.identity == Identity::Bridge);
+        if !kept.contains(&bdf) || bridge && clears_bridges {
             hardware.change_command(bdf, 0, command::MASTER);
         }
     }

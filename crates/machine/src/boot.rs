@@ -9,6 +9,7 @@ use luosim_files::Files;
 use luosim_files::memfd::MemfdHandler;
 use luosim_files::test_file::TestHandler;
 use luosim_hardware::timeline::Phase;
+use luosim_hardware::verify::TimePoint;
 use luosim_kho::log::KernelLog;
 use luosim_kho::tracker::Tally;
 use luosim_kho::{BootParams, Handover, Kho, KhoConfig};
@@ -421,6 +422,9 @@ impl Machine {
         self.enter(Phase::Freeze);
         let carried = self.serialize(pid);
         self.calm(&disturbed, carried.is_err());
+        if carried.is_err() {
+            self.watch_abort();
+        }
         let carried = match carried {
             Err(refusal) if disturbed.panics && refusal.errno == Errno::ESRCH => {
                 self.crash();
@@ -428,7 +432,9 @@ impl Machine {
             }
             carried => carried?,
         };
+        self.watch_preserved();
         self.shut_devices_down();
+        self.observe(TimePoint::T2);
         let kernel = self.running()?;
         let image = kernel.image.take().expect("check_reboot saw it");
         let tally = kernel.core.kho.tally().cloned().unwrap_or_default();
@@ -451,9 +457,11 @@ impl Machine {
             let _ = world.memory.write_u64(addr, value);
         }
         look(&world.memory, image.params);
+        self.watch.between(&mut world);
         devices::pass(world.hardware.as_deref_mut(), &mut world.memory, Phase::Jump);
         let mut report = self.boot(world, image.params, image.release, &image.options);
         report.crossing = Some(crossing);
+        self.watch_boot();
         Ok(report)
     }
 }

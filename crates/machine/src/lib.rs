@@ -24,6 +24,7 @@ pub mod outside;
 mod posted;
 pub mod process;
 pub mod sys;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -48,6 +49,7 @@ use crate::ledger::Ledger;
 use crate::module::{Drivers, Modules, Registration};
 use crate::posted::Control;
 use crate::process::{Pid, Process};
+use crate::watch::Watch;
 
 /// A running kernel.
 #[derive(Debug)]
@@ -154,6 +156,7 @@ pub struct Machine {
     modules: Modules,
     /// What kernels relied on since somebody asked.
     assumed: Vec<Assumption>,
+    watch: Watch,
     /// The crash kernel that booted inside a system call.
     crashed: Option<BootReport>,
 }
@@ -174,6 +177,7 @@ impl Machine {
             faults: Faults::default(),
             modules: Modules::default(),
             assumed: Vec::new(),
+            watch: Watch::default(),
             crashed: None,
         }
     }
@@ -275,6 +279,7 @@ impl Machine {
             hardware.cold_reset();
         }
         self.state = State::Down(world);
+        self.watch = Watch::default();
         self.generation = 0;
         self.faults = Faults::default();
         if let Some(ledger) = &mut self.ledger {
@@ -290,6 +295,7 @@ impl Machine {
         if let Some(hardware) = &mut world.hardware {
             hardware.cold_reset();
         }
+        self.watch = Watch::default();
         self.boot(world, None, release, options)
     }
 
@@ -301,6 +307,7 @@ impl Machine {
         if let Some(hardware) = &mut world.hardware {
             hardware.cold_reset();
         }
+        self.watch = Watch::default();
         self.boot(world, None, release, options)
     }
 

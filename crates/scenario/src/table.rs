@@ -95,6 +95,23 @@ const QUIRKS_OFF: Param = opt("quirks-off", Kind::Quirks, "quirks of the release
 const PROFILES: Kind = Kind::Word(&["mainline", "next", "posted-2026", "target"]);
 const PROFILE: Param = opt("profile", PROFILES, "file types beside the release's; default the machine's");
 const RELEASE: Param = pos("release", Kind::Release, "the release");
+const IOMMUFD: Param = pos("iommufd", Kind::Fd, "the iommufd");
+const IOVA: Param = must("iova", U64, "first address for devices");
+const BYTES: Param = must("len", Kind::Size, "bytes");
+const NUMBER_AS: Param = must("as", Kind::NewFd, "label of its number");
+const BDF: Param = pos("function", Kind::Text, "address of the PCI function, as in `01:00.0`");
+const PHASES: Kind = Kind::Word(&[
+    "run",
+    "preserve",
+    "freeze",
+    "jump",
+    "early-boot",
+    "boot",
+    "user-space",
+    "retrieve",
+    "reclaim",
+    "finish",
+]);
 const FATES: Kind = Kind::Word(&["retrieved", "finished", "preserved", "lost"]);
 const OUTCOMES: Kind = Kind::Word(&["handover", "cold", "luo-off", "returned", "panic"]);
 const CALLBACKS: Kind =
@@ -155,6 +172,15 @@ operations! {
          opt("handover", U64, "blocks of the previous kernel"), opt("preserved", U64, "preserved by the previous kernel and not restored")];
     ExpectCalls "expect-calls" machine "what handlers of test files and test objects logged in this kernel, joined by `; `" [pos("text", Kind::Text, "the whole list")];
     ExpectNumber "expect-number" machine "the live update number that this kernel was handed" [pos("number", U64, "the number")];
+
+    Tick "tick" machine "lets time pass: each device makes so many steps" [pos("ticks", Kind::Number(0, 1 << 32), "how many")];
+    SurpriseRemove "surprise-remove" machine "pulls a PCI function out while it runs" [BDF];
+    PokeObject "poke-object" machine "the first word of an object that the kernel preserves (`pci`, `iommu-liveupdate`) is another one when the next kernel starts"
+        [pos("name", Kind::Text, "the object"), pos("value", U64, "what it is then")];
+    ExpectDevice "expect-device" machine "what a device must have done, or be"
+        [BDF, opt("faults", U64, "requests that its IOMMU refused since power on"), opt("drops", U64, "steps that it could not make because bus mastering was off"),
+         opt("resets", U64, "resets since power on"), opt("master", Kind::Bool, "its requests reach the bus"), opt("translated", Kind::Bool, "its IOMMU has a page table for it"),
+         opt("written", U64, "bytes that it must have written at least"), opt("in", PHASES, "bytes written in this phase of the live updates so far; default since power on")];
 
     Open "open" process "open(2)"
         [pos("path", Kind::Text, "the path"), opt("flags", Kind::Flags(OPEN_FLAGS), "default `O_RDWR`"), opt("mode", U32, "permission bits of a new file"), AS];
@@ -236,6 +262,37 @@ operations! {
     Ioctl "ioctl" process "any ioctl with the bytes of its argument"
         [FD, pos("cmd", U32, "the command number"), opt("arg", Kind::Hex, "bytes of the argument; without it the pointer is NULL"),
          opt("readonly", Kind::Bool, "the argument lies in read-only memory"), opt("truncated", Kind::Bool, "memory ends right after the bytes"), opt("reply", Kind::Hex, "bytes that must stand there afterwards")];
+
+    CreateVm "kvm-create-vm" process "KVM_CREATE_VM on /dev/kvm" [pos("kvm", Kind::Fd, "/dev/kvm"), opt("type", U64, "0, the default, or 1 with private memory"), AS];
+    KillVm "kvm-kill-vm" process "a virtual machine dies of an error inside KVM" [pos("vm", Kind::Fd, "the virtual machine")];
+    GuestMemfd "kvm-guest-memfd" process "KVM_CREATE_GUEST_MEMFD on a virtual machine"
+        [pos("vm", Kind::Fd, "the virtual machine"), must("size", Kind::Size, "bytes"), opt("flags", U64, "1 can be mapped, 2 shared from the start; default both"), AS];
+    GuestStore "guest-store" process "writes guest memory through a mapping" [FD, opt("at", Kind::Size, "offset; default 0"), SEED, LEN, TEXT, HEX];
+    GuestLoad "guest-load" process "reads guest memory through a mapping and compares" [FD, opt("at", Kind::Size, "offset; default 0"), SEED, LEN, TEXT, HEX];
+    GuestFallocate "guest-fallocate" process "fallocate(2) of guest memory" [FD, opt("at", Kind::Size, "first byte; default 0"), BYTES, opt("punch", Kind::Bool, "takes pages out")];
+    GuestPoison "guest-poison" process "a page of guest memory has a hardware error" [FD, pos("page", U64, "which")];
+    IoasAlloc "ioas-alloc" process "IOMMU_IOAS_ALLOC: an address space" [IOMMUFD, NUMBER_AS];
+    IoasMap "ioas-map" process "IOMMU_IOAS_MAP_FILE, or without a file IOMMU_IOAS_MAP"
+        [IOMMUFD, pos("ioas", Kind::Fd, "the address space"), opt("file", Kind::Fd, "the memory file"), opt("at", Kind::Size, "offset in the file; default 0"), IOVA, BYTES];
+    IoasUnmap "ioas-unmap" process "IOMMU_IOAS_UNMAP of a whole mapping" [IOMMUFD, pos("ioas", Kind::Fd, "the address space"), IOVA, BYTES];
+    HwptAlloc "hwpt-alloc" process "IOMMU_HWPT_ALLOC: a page table of an address space" [IOMMUFD, pos("ioas", Kind::Fd, "the address space"), NUMBER_AS];
+    HwptDestroy "hwpt-destroy" process "IOMMU_DESTROY of a page table" [IOMMUFD, pos("hwpt", Kind::Fd, "the page table")];
+    HwptMark "hwpt-mark" process "IOMMU_HWPT_LIVEUPDATE_MARK_PRESERVE" [IOMMUFD, pos("hwpt", Kind::Fd, "the page table"), TOKEN];
+    HwptRestore "hwpt-restore" process "IOMMU_HWPT_LIVEUPDATE_RESTORE: takes a page table of the previous kernel back" [IOMMUFD, TOKEN, NUMBER_AS];
+    VfioBindDriver "vfio-bind-driver" process "binds a PCI function to the driver vfio-pci; the result is the number of its node" [BDF, opt("result", U64, "the number it must get")];
+    VfioGroupDevice "vfio-group-device" process "VFIO_GROUP_GET_DEVICE_FD" [pos("group", Kind::Fd, "the group"), AS];
+    VfioBind "vfio-bind" process "VFIO_DEVICE_BIND_IOMMUFD" [DEVICE, pos("iommufd", Kind::Fd, "the iommufd")];
+    VfioAttach "vfio-attach" process "VFIO_DEVICE_ATTACH_IOMMUFD_PT" [DEVICE, pos("object", Kind::Fd, "page table or address space")];
+    VfioDetach "vfio-detach" process "VFIO_DEVICE_DETACH_IOMMUFD_PT" [DEVICE];
+    VfioIrqs "vfio-irqs" process "VFIO_DEVICE_SET_IRQS: message interrupts" [DEVICE, pos("on", Kind::Bool, "on or off")];
+    VfioPower "vfio-power" process "power state" [DEVICE, pos("state", Kind::Number(0, 3), "0 for D0, 3 for D3")];
+    VfioMaster "vfio-master" process "bus mastering" [DEVICE, pos("on", Kind::Bool, "on or off")];
+    VfioRead "vfio-read" process "reads a register of a device" [DEVICE, pos("offset", Kind::Number(0, 4095), "the register"), opt("width", Kind::Number(4, 8), "4 bytes, the default, or 8"), opt("result", U64, "what it must hold")];
+    VfioWrite "vfio-write" process "writes a register of a device" [DEVICE, pos("offset", Kind::Number(0, 4095), "the register"), pos("value", U64, "the value"), opt("width", Kind::Number(4, 8), "4 bytes, the default, or 8")];
+    DmaStart "dma-start" process "the driver of the guest starts a device: rings in the first two pages of guest memory, then stamps written to the pages behind them, again and again"
+        [DEVICE, pos("ram", Kind::Fd, "memory file that is the guest's memory"), IOVA, opt("pages", Kind::Number(1, 100), "pages that are written; default 8"), opt("once", Kind::Bool, "written once, not again and again")];
+    DmaCheck "dma-check" process "the driver of the guest looks through its memory: every stamp whose completion it sees must be there, in order"
+        [pos("ram", Kind::Fd, "the guest's memory"), BDF, opt("completions", U64, "new completions there must be at least; default 1")];
 
     KexecLoad "kexec-load" process "kexec_file_load(2)" [RELEASE, CMDLINE, QUIRKS_ON, QUIRKS_OFF, PROFILE, opt("old", Kind::Bool, "by kexec_load(2), which passes no handover on"),
          opt("preserve-context", Kind::Bool, "by kexec_load(2) with KEXEC_PRESERVE_CONTEXT: the reboot comes back"), opt("crash", Kind::Bool, "as the crash kernel, which a `crash` boots")];

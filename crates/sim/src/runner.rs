@@ -2,6 +2,7 @@
 
 mod calls;
 mod contents;
+mod devices;
 mod expect;
 mod posted;
 mod power;
@@ -12,6 +13,8 @@ use std::path::{Path, PathBuf};
 use luosim_abi::profile::Profile;
 use luosim_abi::release::ReleaseId;
 use luosim_abi::{KResult, Refusal};
+use luosim_hardware::Hardware;
+use luosim_hardware::pci::Layout;
 use luosim_kho::BootParams;
 use luosim_machine::process::Pid;
 use luosim_machine::sys::MapId;
@@ -21,7 +24,7 @@ use luosim_scenario::{Call, Op, Scenario, Step, Value};
 
 use crate::explore::invariant::Print;
 use crate::golden::Manifest;
-use crate::transcript::{LedgerLine, Record, Report, VERSION, ledger_lines};
+use crate::transcript::{LedgerLine, Record, Report, VERSION, ledger_lines, timeline_lines};
 
 /// How to run.
 #[derive(Debug, Default)]
@@ -58,6 +61,7 @@ struct Runner<'a> {
     manifest: Option<Manifest>,
     dumps: usize,
     remembered: Print,
+    guests: devices::Guests,
 }
 
 /// What a call gave.
@@ -81,6 +85,7 @@ pub fn run(scenario: &Scenario, options: &Options) -> Result<Report, String> {
         manifest: None,
         dumps: 0,
         remembered: Print::default(),
+        guests: devices::Guests::default(),
     };
     for step in &scenario.steps {
         runner.step(step)?;
@@ -90,6 +95,7 @@ pub fn run(scenario: &Scenario, options: &Options) -> Result<Report, String> {
         version: VERSION,
         scenario: scenario.name.clone(),
         about: scenario.about.clone(),
+        timeline: runner.machine.as_ref().map(timeline_lines).unwrap_or_default(),
         records: runner.records,
         ledger,
         failures: runner.failures,
@@ -108,7 +114,7 @@ impl Runner<'_> {
     fn machine(&mut self) -> Result<&mut Machine, RunError> {
         if self.machine.is_none() {
             let memory = PhysMem::anonymous(self.memory).map_err(|error| error.to_string())?;
-            self.machine = Some(Machine::new(memory));
+            self.machine = Some(new_machine(memory, self.profile));
             let release = self.options.release.unwrap_or(ReleaseId::V7_3);
             let options = BootOptions { profile: self.profile, ..BootOptions::default() };
             self.boot_cold(release, &options);
@@ -130,10 +136,12 @@ impl Runner<'_> {
         if call.op == Op::RebootKexec {
             return self.reboot(process, pid, call);
         }
-        let shown = self.show(process, call);
+        let (shown, state) = (self.show(process, call), self.posted_state());
         let answer = self.perform(process, pid, call);
         self.record_call(process, pid, shown, &answer);
+        self.note_state(state);
         self.judge(call, &answer);
+        self.check_invariants(call);
         self.after_panic();
         Ok(())
     }
@@ -187,6 +195,14 @@ impl Runner<'_> {
         for assumption in self.on().take_assumed() {
             let (name, what) = (assumption.name().to_owned(), assumption.describe().to_owned());
             self.records.push(Record::Assumed { name, what });
+        }
+    }
+
+    /// What of the invariants of DMA did not hold: no scenario is right then.
+    fn check_invariants(&mut self, call: &Call) {
+        for violation in self.on().take_violations() {
+            let (name, at) = (violation.invariant.name(), violation.at.describe());
+            self.fail(call, format!("invariant {name} does not hold, {at}: {}", violation.what));
         }
     }
 
@@ -291,6 +307,16 @@ impl Runner<'_> {
     fn ledger(&self) -> Vec<LedgerLine> {
         self.machine.as_ref().and_then(Machine::ledger).map(ledger_lines).unwrap_or_default()
     }
+}
+
+/// A machine, with devices if its kernels may know some.
+fn new_machine(memory: PhysMem, profile: Profile) -> Machine {
+    let mut machine = Machine::new(memory);
+    if profile != Profile::Mainline {
+        let hardware = Hardware::new(Layout::reference()).expect("the reference layout can be built");
+        machine.plug_in(hardware);
+    }
+    machine
 }
 
 fn show_flags(table: &[(&'static str, u64)], bits: i128) -> String {

@@ -121,6 +121,48 @@ pub fn ledger_lines(ledger: &luosim_machine::ledger::Ledger) -> Vec<LedgerLine> 
     ledger.entries().iter().map(line).collect()
 }
 
+/// What devices did in one phase of a live update, in virtual time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TimelineLine {
+    /// `run`, `preserve`, `freeze`, `jump`, `early-boot`, `boot`, `user-space`, `retrieve`, `reclaim`, `finish`.
+    pub phase: String,
+    /// Kernel that runs in it, or was the last to run, from 1; 0 before the first.
+    pub kernel: u32,
+    /// Whether a guest stands still in it.
+    pub blackout: bool,
+    /// Virtual nanoseconds: a number to compare, no measurement.
+    pub nanoseconds: u64,
+    /// Operations that devices completed.
+    pub operations: u64,
+    /// Bytes that they wrote.
+    pub written: u64,
+    /// Bytes that they read.
+    pub read: u64,
+    /// Requests that an IOMMU refused.
+    pub refused: u64,
+}
+
+/// A machine's timeline, phase by phase; phases in which no time passed are left out, and so is a machine without devices.
+#[must_use]
+pub fn timeline_lines(machine: &luosim_machine::Machine) -> Vec<TimelineLine> {
+    let Some(hardware) = machine.hardware() else { return Vec::new() };
+    let spans = hardware.timeline().spans.into_iter().filter(|span| span.to > span.from);
+    let line = |span: luosim_hardware::timeline::Span| {
+        let totals = span.totals();
+        TimelineLine {
+            phase: span.phase.name().to_owned(),
+            kernel: span.epoch + 1,
+            blackout: span.phase.is_blackout(),
+            nanoseconds: span.nanoseconds(),
+            operations: totals.ops,
+            written: totals.bytes_written,
+            read: totals.bytes_read,
+            refused: span.refused,
+        }
+    };
+    spans.map(line).collect()
+}
+
 /// A whole run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
@@ -132,6 +174,9 @@ pub struct Report {
     pub about: String,
     /// What happened.
     pub records: Vec<Record>,
+    /// What devices did in each phase; empty without devices.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub timeline: Vec<TimelineLine>,
     /// What became of every preserved file.
     pub ledger: Vec<LedgerLine>,
     /// Expectations that did not hold.

@@ -67,7 +67,7 @@ pub fn fill(argument: &Argument) -> Vec<u8> {
                 room.iter_mut().zip(size).for_each(|(to, from)| *to = from);
             }
             role if role.is_given() && text => {
-                room.iter_mut().zip(NAME.bytes()).for_each(|(to, from)| *to = from)
+                room.iter_mut().zip(NAME.bytes()).for_each(|(to, from)| *to = from);
             }
             role if role.is_given() && !field.name.ends_with("fd") => {
                 room.iter_mut().take(1).for_each(|to| *to = 1);

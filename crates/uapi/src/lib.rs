@@ -5,6 +5,7 @@
 
 pub mod collide;
 pub mod diff;
+pub mod evolution;
 pub mod header;
 pub mod interface;
 pub mod lint;

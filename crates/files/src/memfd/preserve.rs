@@ -167,7 +167,7 @@ impl MemfdHandler {
         if !self.quirks.has(Quirk::FolioFlagsAtPreserve) {
             inode.make_uptodate(memory.ram);
         }
-        let mut table = Table::default();
+        let mut table = Table { skip_one: self.quirks.has(Quirk::FolioSkipped), ..Table::default() };
         let result = table.fill(inode, memory, pages);
         let result = result
             .and_then(|()| memory.kho.preserve_vmalloc(memory.ram, &table.pages, FLAG_PLAIN, Order::ZERO));
@@ -225,6 +225,8 @@ fn unpreserve_entries(
 struct Table {
     pages: Vec<PhysAddr>,
     count: u64,
+    /// Quirk `folio-skipped`.
+    skip_one: bool,
 }
 
 impl Table {
@@ -232,7 +234,9 @@ impl Table {
         let mut buffer = Vec::new();
         let mut folios = inode.folios().take_while(|(index, _)| *index < pages);
         folios.try_for_each(|(index, folio)| {
-            memory.kho.preserve_folio(memory.ram, folio.head, folio.order)?;
+            if !std::mem::take(&mut self.skip_one) {
+                memory.kho.preserve_folio(memory.ram, folio.head, folio.order)?;
+            }
             let flag = |on: bool, bit: u16| if on { bit } else { 0 };
             let flags = flag(folio.uptodate, UPTODATE) | flag(folio.dirty, DIRTY);
             buffer.push(FolioEntry::new(folio.head.raw(), flags, index));

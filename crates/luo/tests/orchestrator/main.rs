@@ -4,4 +4,5 @@ mod flb;
 mod freeze;
 mod needs;
 mod recorder;
+mod versions;
 mod world;

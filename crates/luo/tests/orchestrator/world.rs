@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use luosim_abi::KResult;
 use luosim_abi::extensible::UserMemory;
-use luosim_abi::release::ReleaseId;
+use luosim_abi::release::{Release, ReleaseId};
 use luosim_kho::log::KernelLog;
 use luosim_kho::scratch::ScratchSpec;
 use luosim_kho::{BootParams, Kho, KhoConfig};
-use luosim_luo::{Caller, Event, FileId, Host, Luo, LuoConfig, Memory, SessionKey};
+use luosim_luo::{BootPanic, Caller, Event, FileId, Host, Luo, LuoConfig, Memory, SessionKey};
 use luosim_physmem::{PhysMem, Ram};
 
 pub(crate) struct World {
@@ -42,18 +42,28 @@ impl Host for World {
 }
 
 /// A process whose memory is one structure and whose descriptor *n* is file *n*.
-struct Process(Vec<u8>);
+struct Process {
+    memory: Vec<u8>,
+    /// The file behind the descriptor that it was given last.
+    installed: Option<FileId>,
+}
+
+impl Process {
+    fn new(memory: Vec<u8>) -> Self {
+        Self { memory, installed: None }
+    }
+}
 
 impl UserMemory for Process {
     fn read(&self, addr: u64, buf: &mut [u8]) -> KResult<()> {
         let at = usize::try_from(addr).expect("small");
-        buf.copy_from_slice(&self.0[at..at + buf.len()]);
+        buf.copy_from_slice(&self.memory[at..at + buf.len()]);
         Ok(())
     }
 
     fn write(&mut self, addr: u64, bytes: &[u8]) -> KResult<()> {
         let at = usize::try_from(addr).expect("small");
-        self.0[at..at + bytes.len()].copy_from_slice(bytes);
+        self.memory[at..at + bytes.len()].copy_from_slice(bytes);
         Ok(())
     }
 }
@@ -65,7 +75,9 @@ impl Caller for Process {
 
     fn cancel_fd(&mut self, _: i32) {}
 
-    fn install_fd(&mut self, _: i32, _: FileId) {}
+    fn install_fd(&mut self, _: i32, file: FileId) {
+        self.installed = Some(file);
+    }
 
     fn lookup_fd(&self, fd: i32) -> KResult<FileId> {
         Ok(FileId(u32::try_from(fd).expect("positive")))
@@ -83,22 +95,30 @@ pub(crate) fn boot_on(
     memory: PhysMem,
     params: Option<BootParams>,
 ) -> (World, Luo<World>) {
-    let release = release.release();
+    boot_row(release.release(), memory, params).expect("nothing bad came")
+}
+
+/// A boot of any row, of a release that never was too; or the panic.
+pub(crate) fn boot_row(
+    release: &'static Release,
+    memory: PhysMem,
+    params: Option<BootParams>,
+) -> Result<(World, Luo<World>), BootPanic> {
     let mut ram = Ram::new(memory);
     let mut log = KernelLog::default();
     let config = KhoConfig { release, enabled: true, scratch: ScratchSpec::default(), debug: true };
     let kho = Kho::boot(&mut ram, &mut log, config, params);
     let mut world = World { ram, kho, log, sessions: Vec::new(), references: BTreeMap::new() };
     let config = LuoConfig { release, quirks: release.quirks, requested: true };
-    let luo = Luo::boot(&mut world.memory(), config).expect("nothing bad came");
-    (world, luo)
+    let luo = Luo::boot(&mut world.memory(), config)?;
+    Ok((world, luo))
 }
 
 fn named(code: u32, luo: &mut Luo<World>, world: &mut World, name: &[u8]) -> KResult<SessionKey> {
     let mut argument = vec![0; 72];
     argument[0] = 72;
     argument[8..8 + name.len()].copy_from_slice(name);
-    luo.device_ioctl(world, &mut Process(argument), code, 0)?;
+    luo.device_ioctl(world, &mut Process::new(argument), code, 0)?;
     Ok(*world.sessions.last().expect("opened"))
 }
 
@@ -123,7 +143,7 @@ pub(crate) fn try_preserve(
     file: u8,
 ) -> KResult<()> {
     let argument = vec![16, 0, 0, 0, file, 0, 0, 0, file, 0, 0, 0, 0, 0, 0, 0];
-    luo.session_ioctl(world, &mut Process(argument), session, 0xBA40, 0)
+    luo.session_ioctl(world, &mut Process::new(argument), session, 0xBA40, 0)
 }
 
 /// [`try_preserve`] that must succeed.
@@ -138,8 +158,20 @@ pub(crate) fn retrieve(
     session: SessionKey,
     token: u8,
 ) -> KResult<()> {
+    retrieve_file(luo, world, session, token).map(|_| ())
+}
+
+/// RETRIEVE_FD; gives the file that is behind the new descriptor.
+pub(crate) fn retrieve_file(
+    luo: &mut Luo<World>,
+    world: &mut World,
+    session: SessionKey,
+    token: u8,
+) -> KResult<FileId> {
     let argument = vec![16, 0, 0, 0, 0, 0, 0, 0, token, 0, 0, 0, 0, 0, 0, 0];
-    luo.session_ioctl(world, &mut Process(argument), session, 0xBA41, 0)
+    let mut process = Process::new(argument);
+    luo.session_ioctl(world, &mut process, session, 0xBA41, 0)?;
+    Ok(process.installed.expect("a descriptor was given"))
 }
 
 /// The jump: serialises, and boots the next kernel on what is in memory.
@@ -151,5 +183,5 @@ pub(crate) fn jump(mut world: World, mut luo: Luo<World>, release: ReleaseId) ->
 
 /// FINISH.
 pub(crate) fn finish(luo: &mut Luo<World>, world: &mut World, session: SessionKey) -> KResult<()> {
-    luo.session_ioctl(world, &mut Process(vec![8, 0, 0, 0, 0, 0, 0, 0]), session, 0xBA42, 0)
+    luo.session_ioctl(world, &mut Process::new(vec![8, 0, 0, 0, 0, 0, 0, 0]), session, 0xBA42, 0)
 }

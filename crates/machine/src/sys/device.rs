@@ -291,6 +291,17 @@ impl Machine {
         })
     }
 
+    /// The function behind a device's descriptor.
+    ///
+    /// # Errors
+    /// EBADF; ENOTTY.
+    pub fn vfio_function(&mut self, pid: Pid, fd: i32) -> KResult<Bdf> {
+        self.on_device(pid, fd, |parts, device| {
+            let gone = || Errno::ENODEV.because("the device is closed");
+            parts.devices.vfio.function(device).ok_or_else(gone)
+        })
+    }
+
     /// `VFIO_DEVICE_BIND_IOMMUFD`.
     ///
     /// # Errors
@@ -319,7 +330,14 @@ impl Machine {
     /// # Errors
     /// As [`vfio::attach`].
     pub fn vfio_attach(&mut self, pid: Pid, fd: i32, object: u32) -> KResult<u32> {
-        self.on_device(pid, fd, |parts, device| vfio::attach(parts, device, object))
+        let (hwpt, bdf) = self.on_device(pid, fd, |parts, device| {
+            let hwpt = vfio::attach(parts, device, object)?;
+            Ok((hwpt, parts.devices.vfio.function(device)))
+        })?;
+        if let Some(bdf) = bdf {
+            self.watch_moved(bdf);
+        }
+        Ok(hwpt)
     }
 
     /// `VFIO_DEVICE_DETACH_IOMMUFD_PT`.

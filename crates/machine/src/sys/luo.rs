@@ -9,6 +9,7 @@ use luosim_abi::posted::v4::SessionCommand;
 use luosim_abi::{Errno, KResult};
 use luosim_files::{FileKind, flags};
 use luosim_hardware::timeline::Phase;
+use luosim_hardware::verify::TimePoint;
 use luosim_luo::FileId;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
@@ -154,7 +155,9 @@ impl Machine {
     /// EEXIST; ENOSPC; EBADF; ENOENT; EBUSY; EINVAL: direction; what the handler says.
     pub fn preserve_fd(&mut self, pid: Pid, session: i32, fd: i32, token: u64) -> KResult<()> {
         self.spend(Phase::Preserve);
-        self.fd_call(pid, session, Command::PreserveFd.code(), fd, token).map(|_| ())
+        self.fd_call(pid, session, Command::PreserveFd.code(), fd, token)?;
+        self.watch_preserved();
+        Ok(())
     }
 
     /// RETRIEVE_FD.
@@ -165,7 +168,10 @@ impl Machine {
         self.spend(Phase::Retrieve);
         let posted = self.has_posted_sessions();
         let code = if posted { SessionCommand::RestoreFd.code() } else { Command::RetrieveFd.code() };
-        self.fd_call(pid, session, code, -1, token)
+        let fd = self.fd_call(pid, session, code, -1, token);
+        self.observe(TimePoint::T6);
+        self.note_lost_memory(fd.is_err());
+        fd
     }
 
     /// FINISH.
@@ -176,6 +182,7 @@ impl Machine {
         let request = FinishArg { size: size_of_u32::<FinishArg>().into(), reserved: reserved.into() };
         self.spend(Phase::Finish);
         self.typed(pid, session, Command::Finish.code(), &request)?;
+        self.watch_finish();
         self.enter(Phase::Run);
         Ok(())
     }

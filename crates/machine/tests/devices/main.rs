@@ -2,6 +2,7 @@
 
 mod dma;
 mod kvm;
+mod mutations;
 mod refused;
 mod vmm;
 mod wedged;

@@ -235,25 +235,20 @@ fn wrong_arguments_of_the_size_first_designs() {
 
 #[test]
 fn a_reply_is_as_long_as_the_caller_says_in_the_third_design() {
-    let long = |mut kernel: Kernel| {
-        // The tail is zero when it is looked at; a page that cannot be written shows that it is written.
+    // Memory behind the kernel's own 8 bytes can be read, and not written.
+    let long = |mut kernel: Kernel, size: u32| {
         kernel.process.memory.fill(0);
-        let bytes = sized(64, &[]);
-        kernel.device(0xBA03, &bytes)
-    };
-    long(Kernel::cold(Design::V3)).unwrap();
-    long(Kernel::without(Design::V3, &[Quirk::ReplyUserSize])).unwrap();
-    for (kernel, want) in [
-        (Kernel::cold(Design::V3), Some(Errno::EFAULT)),
-        (Kernel::without(Design::V3, &[Quirk::PreserveErrorLost]), Some(Errno::EFAULT)),
-    ] {
-        let mut kernel = kernel;
-        kernel.process.read_only = true;
-        kernel.process.memory[..8].copy_from_slice(&sized(8, &[]));
+        kernel.process.memory[..4].copy_from_slice(&size.to_le_bytes());
+        kernel.process.read_only_from = Some(8);
         let open = kernel.open;
-        let found = kernel.luo.device_ioctl(&mut kernel.world, &mut kernel.process, open, 0xBA03, ARG);
-        assert_eq!(errno(found), want);
+        errno(kernel.luo.device_ioctl(&mut kernel.world, &mut kernel.process, open, 0xBA03, ARG))
+    };
+    let mended = || Kernel::without(Design::V3, &[Quirk::ReplyUserSize]);
+    for size in [9, 64, 4096] {
+        assert_eq!(long(Kernel::cold(Design::V3), size), Some(Errno::EFAULT));
+        assert_eq!(long(mended(), size), None);
     }
+    assert_eq!(long(Kernel::cold(Design::V3), 8), None);
 }
 
 #[test]
@@ -266,7 +261,7 @@ fn the_inverted_test_of_the_third_design() {
     kernel.process.memory[..16]
         .copy_from_slice(&sized(16, &[&500u32.to_le_bytes()[..], &[1, 0, 0, 0, 0, 0, 0, 0]].concat()));
     let open = kernel.open;
-    let mut call = |kernel: &mut Kernel| {
+    let call = |kernel: &mut Kernel| {
         errno(kernel.luo.device_ioctl(&mut kernel.world, &mut kernel.process, open, 0xBA00, ARG))
     };
     assert_eq!(call(&mut kernel), None);
@@ -304,4 +299,55 @@ fn handlers_and_subsystems_register_while_nothing_is_under_way() {
     kernel.event(Event::Prepare).unwrap();
     assert_eq!(errno(kernel.luo.register_handler(again)), Some(Errno::EBUSY));
     assert_eq!(errno(kernel.luo.register_subsystem(&mut kernel.world, test("new"))), Some(Errno::EBUSY));
+}
+
+#[test]
+fn a_finalisation_that_fails_leaves_prepared_or_nothing() {
+    for design in DESIGNS {
+        // Everything up to the page of the root is allocated; it is not.
+        let fail = |kernel: &mut Kernel| {
+            let mut nth = 1;
+            loop {
+                kernel.world.ram.frames.fail_alloc(nth, 1000);
+                let found = errno(kernel.event(Event::Prepare));
+                kernel.world.ram.frames.fail_alloc(0, 0);
+                assert_eq!(
+                    found,
+                    Some(Errno::ENOMEM),
+                    "{design:?}: not one of {nth} allocations was the last step's"
+                );
+                let finalizing =
+                    kernel.world.log.lines.iter().any(|line| line.text.contains("Failed to convert"));
+                if finalizing || kernel.luo.state() == State::Prepared {
+                    return;
+                }
+                nth += 1;
+            }
+        };
+        let mut kernel = Kernel::cold(design);
+        fail(&mut kernel);
+        assert_eq!(kernel.state(), State::Prepared, "{design:?}");
+        assert_eq!(errno(kernel.event(Event::Cancel)), Some(Errno::ENOENT), "KHO was not finalised");
+        assert_eq!(kernel.state(), State::Prepared);
+        let mut kernel = Kernel::without(design, &[Quirk::FinalizeKeepsPrepared]);
+        fail(&mut kernel);
+        assert_eq!(kernel.state(), State::Normal, "{design:?}");
+        kernel.event(Event::Prepare).unwrap();
+    }
+}
+
+#[test]
+fn a_session_that_is_closed_leaves_nothing_in_its_slot() {
+    let mut kernel = three(Kernel::cold(Design::V4));
+    kernel.event(Event::Prepare).unwrap();
+    let [one, two] = [luosim_luo::SessionKey(0), luosim_luo::SessionKey(1)];
+    kernel.luo.release_session(&mut kernel.world, one);
+    assert_eq!(kernel.calls().iter().filter(|call| call.starts_with("cancel")).count(), 2);
+    assert_eq!(kernel.session_state(two), State::Prepared);
+    let mut kernel = kernel.leap();
+    assert_eq!(errno(kernel.named(false, b"one")), Some(Errno::ENOENT));
+    assert_eq!(errno(kernel.named(false, b"")), Some(Errno::ENOENT), "an empty slot is no session");
+    let two = kernel.named(false, b"two").unwrap();
+    kernel.session_fd(two, 0xBA42, -1, 502).unwrap();
+    assert_eq!(errno(kernel.session_fd(two, 0xBA42, -1, 502)), Some(Errno::EADDRINUSE));
 }

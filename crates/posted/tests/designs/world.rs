@@ -63,6 +63,8 @@ const SESSIONS: u32 = 1000;
 pub(crate) struct Process {
     pub(crate) memory: Vec<u8>,
     pub(crate) read_only: bool,
+    /// From this byte on the memory cannot be written.
+    pub(crate) read_only_from: Option<usize>,
     pub(crate) fds: BTreeMap<i32, FileId>,
     reserved: BTreeSet<i32>,
 }
@@ -85,7 +87,7 @@ impl UserMemory for Process {
 
     fn write(&mut self, addr: u64, bytes: &[u8]) -> KResult<()> {
         let range = self.range(addr, bytes.len())?;
-        if self.read_only {
+        if self.read_only || self.read_only_from.is_some_and(|from| range.end > from) {
             return Err(Errno::EFAULT.because("read-only"));
         }
         self.memory[range].copy_from_slice(bytes);
@@ -198,7 +200,6 @@ impl Handler<World> for Recorder {
 
 /// A booted kernel with the device open.
 pub(crate) struct Kernel {
-    pub(crate) row: &'static Release,
     pub(crate) world: World,
     pub(crate) luo: Posted<World>,
     pub(crate) process: Process,
@@ -250,7 +251,7 @@ impl Kernel {
             open = luo.open_device(true, false).unwrap();
         }
         let process = Process { memory: vec![0; ROOM], ..Process::default() };
-        Ok(Self { row: release, world, luo, process, handler, tests, open, quirks })
+        Ok(Self { world, luo, process, handler, tests, open, quirks })
     }
 
     /// Without these quirks.
@@ -393,6 +394,16 @@ impl Kernel {
     /// PREPARE, load, reboot: the next kernel of the same design.
     pub(crate) fn jump(mut self) -> Self {
         self.event(Event::Prepare).unwrap();
+        let (params, design, quirks) = (self.load(), self.design(), self.quirks);
+        self.freeze().unwrap();
+        Self::boot(design, quirks, self.world.ram.into_mem(), params, true).unwrap()
+    }
+
+    /// [`Self::jump`] from NORMAL, PREPARED or FROZEN.
+    pub(crate) fn leap(mut self) -> Self {
+        if self.luo.state() == State::Normal {
+            return self.jump();
+        }
         let (params, design, quirks) = (self.load(), self.design(), self.quirks);
         self.freeze().unwrap();
         Self::boot(design, quirks, self.world.ram.into_mem(), params, true).unwrap()

@@ -81,6 +81,31 @@ impl Runner<'_> {
             | Op::FdEvent
             | Op::Unpreserve => self.posted(process, pid, call),
             Op::KexecLoad | Op::KexecUnload | Op::KhoFinalize => self.image(pid, call),
+            Op::CreateVm
+            | Op::KillVm
+            | Op::GuestMemfd
+            | Op::GuestStore
+            | Op::GuestLoad
+            | Op::GuestFallocate
+            | Op::GuestPoison => self.kvm(process, pid, call),
+            Op::IoasAlloc
+            | Op::IoasMap
+            | Op::IoasUnmap
+            | Op::HwptAlloc
+            | Op::HwptDestroy
+            | Op::HwptMark
+            | Op::HwptRestore => self.iommufd(process, pid, call),
+            Op::VfioBindDriver
+            | Op::VfioGroupDevice
+            | Op::VfioBind
+            | Op::VfioAttach
+            | Op::VfioDetach
+            | Op::VfioIrqs
+            | Op::VfioPower
+            | Op::VfioMaster
+            | Op::VfioRead
+            | Op::VfioWrite => self.vfio(process, pid, call),
+            Op::DmaStart | Op::DmaCheck => self.dma(process, pid, call),
             _ => self.attributes(process, pid, call),
         }
     }

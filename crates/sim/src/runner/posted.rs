@@ -2,10 +2,12 @@
 
 use luosim_abi::posted::{Event, State};
 use luosim_machine::process::Pid;
+use luosim_posted::Posted;
 use luosim_scenario::{Call, Op};
 
 use super::calls::{flag, u32_of};
 use super::{Answer, Runner};
+use crate::transcript::Record;
 
 fn event(call: &Call) -> Event {
     let name = call.text("event").unwrap_or("");
@@ -35,6 +37,20 @@ impl Runner<'_> {
             }
         }
         Ok(0)
+    }
+
+    /// The state of the machine, if a posted design runs on it.
+    pub(super) fn posted_state(&self) -> Option<State> {
+        self.machine.as_ref().and_then(|machine| machine.kernel()?.posted()).map(Posted::state)
+    }
+
+    /// Records that a call moved the machine of a posted design.
+    pub(super) fn note_state(&mut self, before: Option<State>) {
+        let (Some(before), Some(after)) = (before, self.posted_state()) else { return };
+        if before != after {
+            let [before, after] = [before, after].map(|state| state.name().to_uppercase());
+            self.records.push(Record::Machine { action: format!("live update: {before}, now {after}") });
+        }
     }
 
     /// Compares the state that a call gave; its number is the call's value.

@@ -47,7 +47,7 @@ impl Runner<'_> {
                 let (release, options) = self.boot_options(call);
                 if self.machine.is_none() {
                     let memory = PhysMem::anonymous(self.memory).map_err(|error| error.to_string())?;
-                    self.machine = Some(Machine::new(memory));
+                    self.machine = Some(super::new_machine(memory, self.profile));
                 }
                 if call.op == Op::ColdReset {
                     self.records
@@ -71,6 +71,7 @@ impl Runner<'_> {
                 self.machine()?;
                 self.expect_inside(call);
             }
+            Op::Tick | Op::SurpriseRemove | Op::PokeObject | Op::ExpectDevice => self.hardware_step(call)?,
             Op::ExpectBoot => self.expect_boot(call),
             Op::ExpectLedger => self.expect_ledger(call),
             Op::ExpectLog => self.expect_log(call),
@@ -167,15 +168,20 @@ impl Runner<'_> {
             }
             None => Box::new(|_, _| {}),
         };
+        let state = self.posted_state();
         let result = self.machine.as_mut().expect("a process runs on it").kexec_with(pid, look);
         written?;
         let answer = result.as_ref().map(|_| 0).map_err(Clone::clone);
         self.record_call(process, pid, shown, &answer);
         self.judge(call, &answer);
+        self.check_invariants(call);
         if self.on().kernel().is_none() {
             self.forget();
         }
-        let Ok(report) = result else { return Ok(()) };
+        let Ok(report) = result else {
+            self.note_state(state);
+            return Ok(());
+        };
         let returned = report.outcome == Outcome::Returned;
         let wanted = call.number("returns").is_some_and(|value| value != 0);
         if returned != wanted && call.error.is_none() {

@@ -1,8 +1,9 @@
 //! Ioctl commands: macros that stand for `_IO`, `_IOR`, `_IOW` or `_IOWR`, and the structure that each passes.
 //!
 //! A number made by `_IO` does not say which structure it passes. Headers tell it elsewhere, and all these are believed,
-//! in this order: kernel-doc of a structure that says `ioctl(NAME)`; a comment before the macro that shows the number as
-//! `_IOR(…, struct x)`; a structure with the macro's name in small letters.
+//! in this order: kernel-doc of a structure that says `ioctl(NAME)`, or has the name of the command as its subject; a
+//! comment before the macro that shows the number as `_IOR(…, struct x)`; a structure with the macro's name in small
+//! letters.
 
 use super::items::{Header, Macro, Record, Span};
 use super::scope::Scope;
@@ -196,8 +197,12 @@ pub fn structure<'s>(scope: &Scope<'s>, ioctl: &Ioctl) -> Option<(&'s Header, &'
 }
 
 fn documented<'s>(scope: &Scope<'s>, ioctl: &Ioctl) -> Option<(&'s Header, &'s Record)> {
-    let says =
-        |record: &&Record| record.doc.as_ref().is_some_and(|doc| doc.ioctls().any(|name| name == ioctl.name));
+    let says = |record: &&Record| {
+        record
+            .doc
+            .as_ref()
+            .is_some_and(|doc| doc.subject == ioctl.name || doc.ioctls().any(|name| name == ioctl.name))
+    };
     scope.header.records.iter().find(says).map(|record| (scope.header, record))
 }
 
@@ -244,7 +249,8 @@ mod tests {
         let text = "/** struct p - ioctl(DO_P)\n */\nstruct p { __u32 size; };\n#define DO_P _IO(1, 1)\n\
             struct do_q { __u32 size; };\n#define DO_Q _IO(1, 2)\nstruct r { __u32 size; };\n\
             /* DO_R - _IOR(1, 3, struct r) */\n#define DO_R _IO(1, 3)\n#define DO_S _IO(1, 4)\n\
-            #define DO_T _IOW(1, 5, struct r)\n";
+            #define DO_T _IOW(1, 5, struct r)\n\
+            /** DO_U - it does\n */\nstruct u { __u32 size; };\n#define DO_U _IO(1, 6)\n";
         let loaded = read_alone("x.h", text);
         let scope = loaded.scope();
         let found = ioctls(&scope);
@@ -252,7 +258,7 @@ mod tests {
             .iter()
             .map(|one| structure(&scope, one).and_then(|(_, record)| record.name.as_deref()))
             .collect();
-        assert_eq!(names, [Some("p"), Some("do_q"), Some("r"), None, Some("r")]);
+        assert_eq!(names, [Some("p"), Some("do_q"), Some("r"), None, Some("r"), Some("u")]);
     }
 
     #[test]

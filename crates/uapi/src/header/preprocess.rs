@@ -142,11 +142,8 @@ impl<'a> Preprocessor<'a> {
             "ifndef" => self.open(|scope| Ok(!defined(scope, rest)), &span),
             "elif" => self.branch(Some(rest), &span),
             "else" => self.branch(None, &span),
-            "endif" => {
-                if self.groups.pop().is_none() {
-                    self.problem("#endif without #if", span);
-                }
-            }
+            "endif" if self.groups.pop().is_none() => self.problem("#endif without #if", span),
+            "endif" => {}
             _ if !self.active() => {}
             "define" => self.define(rest, &span),
             "undef" => {
@@ -233,13 +230,25 @@ impl<'a> Preprocessor<'a> {
 }
 
 /// The comment of `header` that ends right before `at`, with nothing but space and at most one empty line between.
+/// Comments that are meant for the linter are passed over.
 pub(crate) fn comment_before(header: &Header, at: usize) -> Option<Span> {
     let index = header.comments.partition_point(|comment| comment.start < at);
-    let comment = header.comments.get(index.checked_sub(1)?)?;
-    let between = header.text.get(comment.end..at)?;
-    let near = between.matches('\n').count() <= 2;
-    (near && between.trim().is_empty()).then(|| comment.clone())
+    let mut at = at;
+    for comment in header.comments[..index].iter().rev() {
+        let between = header.text.get(comment.end..at)?;
+        if between.matches('\n').count() > 2 || !between.trim().is_empty() {
+            return None;
+        }
+        if !header.at(comment).contains(MARK) {
+            return Some(comment.clone());
+        }
+        at = comment.start;
+    }
+    None
 }
+
+/// What comments for the linter have in them.
+pub(crate) const MARK: &str = "luosim-abi:";
 
 fn defined(scope: &Scope<'_>, rest: &str) -> bool {
     match tokens(rest).first() {

@@ -29,7 +29,7 @@ pub fn of_header(loaded: &Loaded) -> Interface {
                 refusals: Vec::new(),
             }),
             Err(why) => {
-                unknown.push(said(header, ioctl.span.start, &format!("the number of {}: {why}", ioctl.name)))
+                unknown.push(said(header, ioctl.span.start, &format!("the number of {}: {why}", ioctl.name)));
             }
         }
     }

@@ -1,9 +1,7 @@
 //! Comments that allow what a rule forbids.
 
 use super::{Finding, Rule};
-use crate::header::{Header, Span};
-
-const WORD: &str = "luosim-abi:";
+use crate::header::{Header, Span, preprocess::MARK as WORD};
 
 /// One rule that one comment allows.
 struct Allowance {

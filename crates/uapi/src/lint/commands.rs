@@ -22,8 +22,9 @@ pub(super) fn look(subject: &mut Subject<'_>) {
 fn number(subject: &mut Subject<'_>, ioctl: &Ioctl) {
     let is_enumerator = subject.scope.is_enumerator(&ioctl.nr_text);
     if !is_enumerator {
-        let message =
-            format!("the number of {} is {}, which is no member of an enum", ioctl.name, ioctl.nr_text);
+        let plain = ioctl.nr.as_ref().ok().filter(|nr| nr.to_string() == ioctl.nr_text);
+        let written = plain.map_or_else(|| ioctl.nr_text.clone(), |nr| format!("{nr:#04x}"));
+        let message = format!("the number of {} is {written}, which is no member of an enum", ioctl.name);
         subject.say(Rule::NumberLiteral, &ioctl.span, message);
     }
     for (what, value) in [("type", &ioctl.kind), ("number", &ioctl.nr)] {

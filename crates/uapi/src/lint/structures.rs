@@ -8,7 +8,7 @@ pub(super) fn look(subject: &mut Subject<'_>) {
     let header = subject.scope.header;
     let passed: Vec<&Record> = subject.passed().into_iter().filter_map(|(_, record)| record).collect();
     for record in &header.records {
-        members(subject, header, record, record);
+        members(subject, record, record);
         let is_passed = passed.iter().any(|other| std::ptr::eq(*other, record));
         layouts(subject, header, record);
         if is_passed && record.tag == Tag::Struct {
@@ -23,10 +23,10 @@ fn name_of(record: &Record) -> String {
 }
 
 /// Types of members, of structures without a name in them too.
-fn members(subject: &mut Subject<'_>, header: &Header, outer: &Record, record: &Record) {
+fn members(subject: &mut Subject<'_>, outer: &Record, record: &Record) {
     for member in &record.members {
         if let Type::Inline(inner) = &member.of {
-            members(subject, header, outer, inner);
+            members(subject, outer, inner);
             continue;
         }
         let Some(name) = &member.name else { continue };
@@ -80,12 +80,11 @@ fn of_element(
         Type::InlineEnum => Some((Rule::EnumMember, String::from("an enum"))),
         Type::Named(name) if depth < 8 => {
             let known = crate::header::Plain::named(name).map(|plain| Type::Plain(plain, name.clone()));
-            let (of, home) = match (known, scope.find_typedef(name)) {
-                (Some(of), _) => (of, None),
-                (None, Some((home, of))) => (of.clone(), Some(home)),
+            let of = match (known, scope.find_typedef(name)) {
+                (Some(of), _) => of,
+                (None, Some((_, of))) => of.clone(),
                 (None, None) => return None,
             };
-            let _ = home;
             let (rule, what) =
                 of_element(scope, of.element(), array || of.is_array(), descriptor, depth + 1)?;
             Some((rule, if what == *name { what } else { format!("{name}, which is {what}") }))

@@ -1,0 +1,297 @@
+//! The invariants of DMA through a kexec, checked whenever a machine with devices makes a live update.
+//!
+//! From the moment a device is preserved until its session is finished, the watch looks at it at each time point
+//! ([`TimePoint`]) and feeds what it sees to the checks of the hardware ([`Checker`]). It stands beside the machine as the ledger does:
+//! no kernel can see it, and it changes nothing. What does not hold is a [`Violation`], which says what was found, with numbers
+//! ([`Machine::take_violations`]).
+//!
+//! Payloads and completions (D5, D6, D10, D13) need the driver of the guest, canaries (D7) and work after the end (D14) somebody who
+//! makes them: those are for scenarios and tests.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use luosim_abi::devices::pci::COMPATIBLE as PCI;
+use luosim_abi::profile::Assumption;
+use luosim_hardware::digest::Digest;
+use luosim_hardware::iommu::Contents;
+use luosim_hardware::verify::{
+    Checker, DeviceView, FrameOwner, Invariant, Mode, TimePoint, Tokens, Violation,
+};
+use luosim_hardware::{Bdf, Hardware};
+use luosim_luo::Host as _;
+use luosim_physmem::{FrameState, FrameUse, Pfn, PhysMem};
+
+use crate::{Kernel, Machine, World};
+
+/// Most frames whose contents are compared over the boot: more would take longer than the boot itself.
+const MOST_FRAMES: u64 = 1 << 14;
+
+/// What is watched of one live update after the other.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    checker: Option<Checker>,
+    /// Places of the devices that are preserved, or came, each with what it saw last of its top page table.
+    devices: BTreeMap<usize, Option<Pfn>>,
+    /// Digests of the frames that devices reach, when the old kernel was gone.
+    contents: BTreeMap<Pfn, u64>,
+    found: Vec<Violation>,
+}
+
+/// Places and addresses of the devices that there are.
+fn endpoints(hardware: &Hardware) -> Vec<(usize, Option<Bdf>)> {
+    let all = hardware.functions().enumerate();
+    all.filter(|(index, _)| hardware.device_at(*index).is_some())
+        .map(|(index, info)| (index, info.bdf))
+        .collect()
+}
+
+/// Who has a frame in a kernel.
+fn owner(kernel: &Kernel, frame: Pfn) -> FrameOwner {
+    let frames = &kernel.core.ram.frames;
+    let head = (0..=20)
+        .map(|order| Pfn::new(frame.raw() >> order << order))
+        .find(|head| !matches!(frames.state(*head), FrameState::Tail));
+    match head.map(|head| (frames.state(head), frames.use_of(head))) {
+        Some((FrameState::Free, _)) => FrameOwner::Free,
+        Some((FrameState::PreservedHead(_), _)) => FrameOwner::Preserved,
+        Some((FrameState::AllocatedHead(_), FrameUse::PageCache | FrameUse::IommuTable)) => FrameOwner::File,
+        Some((FrameState::AllocatedHead(_), other)) => FrameOwner::Other(other.text()),
+        _ => FrameOwner::Other("reserved"),
+    }
+}
+
+fn digests(mem: &PhysMem, contents: &Contents, into: &mut BTreeMap<Pfn, u64>) {
+    if contents.pages() > MOST_FRAMES {
+        return;
+    }
+    for frame in contents.frames() {
+        let mut bytes = [0; 4096];
+        if mem.read(frame.addr(), &mut bytes).is_ok() {
+            into.insert(frame, Digest::default().bytes(&bytes).get());
+        }
+    }
+}
+
+impl Watch {
+    fn say(&mut self, invariant: Invariant, at: TimePoint, what: String) {
+        self.found.push(Violation { invariant, at, what });
+    }
+
+    /// Looks at every device.
+    fn look(&mut self, at: TimePoint, hardware: &Hardware, mem: &PhysMem, kernel: Option<&Kernel>) {
+        let Some(checker) = &mut self.checker else { return };
+        for (index, _) in endpoints(hardware) {
+            let (view, contents) = DeviceView::observe(hardware, mem, index, Tokens::default());
+            if let Some(top) = self.devices.get_mut(&index) {
+                checker.device(at, index, &view);
+                if let Some(kernel) = kernel {
+                    checker.frames(at, &contents, |frame| owner(kernel, frame));
+                }
+                *top = contents.tables.first().copied();
+            } else if (TimePoint::T2..=TimePoint::T5).contains(&at) {
+                // Later somebody may have started it in the new kernel.
+                checker.other_device(at, index, &view);
+            }
+        }
+        self.found.extend(checker.take_violations());
+    }
+
+    /// Domain ids: one that two page tables have means that a unit may take one for the other.
+    fn look_at_ids(&mut self, at: TimePoint, hardware: &Hardware, mem: &PhysMem) {
+        for unit in hardware.units().iter().filter(|unit| unit.is_enabled()) {
+            let contexts = unit.root().contexts(mem);
+            let twice = contexts.iter().find_map(|(rid, context)| {
+                let same = |other: &&(Bdf, luosim_hardware::iommu::Context)| {
+                    other.1.domain_id == context.domain_id && other.1.top != context.top
+                };
+                contexts.iter().find(same).map(|(other, _)| (*rid, *other, context.domain_id))
+            });
+            if let Some((one, other, id)) = twice {
+                self.say(
+                    Invariant::D16,
+                    at,
+                    format!("{one} and {other} have page tables with the one domain id {id}"),
+                );
+                return;
+            }
+        }
+    }
+
+    /// What a kernel wrote while it booted: frames that changed, and no device wrote.
+    fn compare(&mut self, at: TimePoint, mem: &PhysMem, by_devices: &BTreeMap<Pfn, Bdf>) {
+        let changed = std::mem::take(&mut self.contents).into_iter().find(|(frame, before)| {
+            let mut bytes = [0; 4096];
+            let read = mem.read(frame.addr(), &mut bytes).is_ok();
+            !by_devices.contains_key(frame) && read && Digest::default().bytes(&bytes).get() != *before
+        });
+        if let Some((frame, _)) = changed {
+            self.say(
+                Invariant::D1,
+                at,
+                format!("a kernel wrote frame {frame}, which a preserved device reaches"),
+            );
+        }
+    }
+
+    /// The old kernel is gone, the new one has not started.
+    pub(crate) fn between(&mut self, world: &mut World) {
+        let Some(hardware) = &mut world.hardware else { return };
+        self.look(TimePoint::T3, hardware, &world.memory, None);
+        if self.checker.is_none() {
+            return;
+        }
+        for index in self.devices.keys() {
+            let (_, contents) = DeviceView::observe(hardware, &world.memory, *index, Tokens::default());
+            digests(&world.memory, &contents, &mut self.contents);
+        }
+        hardware.watch_writes(true);
+    }
+}
+
+impl Machine {
+    /// What of the invariants of DMA did not hold since the last question.
+    pub fn take_violations(&mut self) -> Vec<Violation> {
+        std::mem::take(&mut self.watch.found)
+    }
+
+    /// A time point of the running kernel.
+    pub(crate) fn observe(&mut self, at: TimePoint) {
+        let mut watch = std::mem::take(&mut self.watch);
+        if watch.checker.is_some()
+            && let Some(kernel) = self.kernel()
+            && let Some(hardware) = kernel.core.hardware.as_deref()
+        {
+            watch.look(at, hardware, &kernel.core.ram.mem, Some(kernel));
+            watch.look_at_ids(at, hardware, &kernel.core.ram.mem);
+        }
+        self.watch = watch;
+    }
+
+    /// A file was preserved: devices among what is preserved now are watched from here on.
+    pub(crate) fn watch_preserved(&mut self) {
+        if self.hardware().is_none() {
+            return;
+        }
+        let preserved = self.preserved_devices();
+        let fresh: Vec<usize> =
+            preserved.iter().copied().filter(|index| !self.watch.devices.contains_key(index)).collect();
+        self.watch.devices.retain(|index, _| preserved.contains(index));
+        let Some(kernel) = self.kernel() else { return };
+        let resets = kernel.profile().resets_at_freeze();
+        if fresh.is_empty() {
+            return;
+        }
+        let mode = if resets { Mode::ResetInFreeze } else { Mode::Continues };
+        let mut watch = std::mem::take(&mut self.watch);
+        let checker = watch.checker.get_or_insert_with(|| Checker::new(mode));
+        if let Some(kernel) = self.kernel()
+            && let Some(hardware) = kernel.core.hardware.as_deref()
+        {
+            for index in fresh {
+                let mem = &kernel.core.ram.mem;
+                let (view, contents) = DeviceView::observe(hardware, mem, index, Tokens::default());
+                checker.device(TimePoint::T1, index, &view);
+                watch.devices.insert(index, contents.tables.first().copied());
+            }
+        }
+        self.watch = watch;
+    }
+
+    /// Places of the endpoints in the records that PCI core preserves now.
+    fn preserved_devices(&mut self) -> BTreeSet<usize> {
+        let Some(data) = self.outgoing_object(PCI) else { return BTreeSet::new() };
+        let Ok(kernel) = self.running() else { return BTreeSet::new() };
+        let preserved = luosim_devices::pci::preserved(&kernel.core.memory(), data);
+        let Some(hardware) = kernel.core.hardware.as_deref() else { return BTreeSet::new() };
+        let mine =
+            |(index, bdf): (usize, Option<Bdf>)| bdf.filter(|bdf| preserved.contains(bdf)).map(|_| index);
+        endpoints(hardware).into_iter().filter_map(mine).collect()
+    }
+
+    /// A reboot that came to nothing.
+    pub(crate) fn watch_abort(&mut self) {
+        let mut watch = std::mem::take(&mut self.watch);
+        if let Some(checker) = &mut watch.checker
+            && let Some(kernel) = self.kernel()
+            && let Some(hardware) = kernel.core.hardware.as_deref()
+        {
+            for index in watch.devices.keys() {
+                let (view, _) =
+                    DeviceView::observe(hardware, &kernel.core.ram.mem, *index, Tokens::default());
+                checker.aborted(TimePoint::T2, *index, &view);
+            }
+            watch.found.extend(checker.take_violations());
+        }
+        self.watch = watch;
+    }
+
+    /// The new kernel is up.
+    pub(crate) fn watch_boot(&mut self) {
+        if self.watch.checker.is_none() {
+            return;
+        }
+        if let (Some(hardware), _) = self.hardware_and_memory() {
+            let by_devices = hardware.take_writes();
+            hardware.watch_writes(false);
+            let mut watch = std::mem::take(&mut self.watch);
+            watch.compare(TimePoint::T5, self.memory(), &by_devices);
+            self.watch = watch;
+        }
+        // A device that nobody knows of any more is nobody's: it was not preserved by the kernel before.
+        self.observe(TimePoint::T5);
+    }
+
+    /// A device moved on to another page table: what it went through before does not bind it any more.
+    pub(crate) fn watch_moved(&mut self, bdf: Bdf) {
+        let Some(hardware) = self.hardware() else { return };
+        let found = endpoints(hardware).into_iter().find(|(_, at)| *at == Some(bdf)).map(|(index, _)| index);
+        let Some(index) = found.filter(|index| self.watch.devices.contains_key(index)) else { return };
+        let (view, _) = DeviceView::observe(hardware, self.memory(), index, Tokens::default());
+        let mut watch = std::mem::take(&mut self.watch);
+        if let Some(checker) = &mut watch.checker {
+            let before = checker.violations().len();
+            checker.device(TimePoint::T7, index, &view);
+            // What a program maps in its new address space is its own affair.
+            let found = checker.take_violations().into_iter().skip(before);
+            watch.found.extend(found.filter(|violation| violation.invariant != Invariant::D2));
+        }
+        watch.devices.remove(&index);
+        self.watch = watch;
+        self.observe(TimePoint::T6);
+    }
+
+    /// A retrieval that failed may have freed memory that a device still reaches, as the memory file's does.
+    pub(crate) fn note_lost_memory(&mut self, failed: bool) {
+        let broken = self.watch.found.iter().any(|violation| violation.invariant == Invariant::D1);
+        if let (true, Ok(kernel)) = (failed && broken, self.running()) {
+            kernel.core.assume(Assumption::UnfinishedMemory);
+        }
+    }
+
+    /// A session was finished.
+    pub(crate) fn watch_finish(&mut self) {
+        let Some(kernel) = self.kernel() else { return };
+        let pci = &kernel.core.devices.pci;
+        let Some(hardware) = kernel.core.hardware.as_deref() else { return };
+        let done: Vec<usize> = endpoints(hardware)
+            .into_iter()
+            .filter(|(index, bdf)| {
+                self.watch.devices.contains_key(index) && bdf.is_some_and(|bdf| !pci.is_incoming(bdf))
+            })
+            .map(|(index, _)| index)
+            .collect();
+        for index in done {
+            let Some(hardware) = self.hardware() else { return };
+            let (view, contents) = DeviceView::observe(hardware, self.memory(), index, Tokens::default());
+            let top = contents.tables.first().copied();
+            if self.watch.devices.remove(&index).flatten().is_some_and(|old| top == Some(old)) {
+                let what =
+                    format!("{} goes through the page table of the previous kernel after finish", view.rid);
+                self.watch.say(Invariant::D14, TimePoint::T8, what);
+            }
+        }
+        if self.watch.devices.is_empty() {
+            self.watch.checker = None;
+        }
+    }
+}
