@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use luosim_abi::devices::pci::COMPATIBLE as PCI;
+use luosim_abi::profile::Assumption;
 use luosim_hardware::digest::Digest;
 use luosim_hardware::iommu::Contents;
 use luosim_hardware::verify::{
@@ -257,6 +258,14 @@ impl Machine {
         watch.devices.remove(&index);
         self.watch = watch;
         self.observe(TimePoint::T6);
+    }
+
+    /// A retrieval that failed may have freed memory that a device still reaches, as the memory file's does.
+    pub(crate) fn note_lost_memory(&mut self, failed: bool) {
+        let broken = self.watch.found.iter().any(|violation| violation.invariant == Invariant::D1);
+        if let (true, Ok(kernel)) = (failed && broken, self.running()) {
+            kernel.core.assume(Assumption::UnfinishedMemory);
+        }
     }
 
     /// A session was finished.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use luosim_abi::quirk::Quirk;
 use luosim_sim::explore::campaign::Campaign;
+use luosim_sim::explore::devices;
 use luosim_sim::explore::finding::Finding;
 use luosim_sim::explore::options::Common;
 

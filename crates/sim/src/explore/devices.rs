@@ -12,6 +12,8 @@ use luosim_abi::profile::Profile;
 use luosim_abi::quirk::Quirk;
 use luosim_scenario::{Call, Op, Scenario, Step, Value};
 
+use super::finding::Finding;
+use super::invariant::Invariant;
 use super::rng::Rng;
 use crate::transcript::Record;
 use crate::{Options, run as run_scenario};
@@ -32,6 +34,26 @@ pub struct Found {
     pub message: String,
     /// What was drawn.
     pub scenario: Scenario,
+}
+
+impl Found {
+    /// As a finding of the explorer, explained by the planted mistake that was looked for.
+    #[must_use]
+    pub fn into_finding(self, quirk: Quirk) -> Finding {
+        let steps = self.scenario.steps.len();
+        Finding {
+            seed: self.seed,
+            invariant: Invariant::Dma,
+            action: String::from("device workload"),
+            cause: format!("quirk {quirk}"),
+            quirk: Some(quirk),
+            quirk_name: Some(quirk.name().to_owned()),
+            steps_found: steps,
+            steps,
+            scenario: luosim_scenario::print(&self.scenario),
+            detail: self.message,
+        }
+    }
 }
 
 /// Draws the scenario of a seed and runs it; what is wrong with it, if something is. `quirk` is on in every kernel.
