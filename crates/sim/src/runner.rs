@@ -62,6 +62,8 @@ struct Runner<'a> {
     dumps: usize,
     remembered: Print,
     guests: devices::Guests,
+    /// Invariants that only the driver of a guest can show, and whether they held.
+    driven: devices::Driven,
 }
 
 /// What a call gave.
@@ -86,6 +88,7 @@ pub fn run(scenario: &Scenario, options: &Options) -> Result<Report, String> {
         dumps: 0,
         remembered: Print::default(),
         guests: devices::Guests::default(),
+        driven: devices::Driven::default(),
     };
     for step in &scenario.steps {
         runner.step(step)?;
@@ -95,6 +98,7 @@ pub fn run(scenario: &Scenario, options: &Options) -> Result<Report, String> {
         version: VERSION,
         scenario: scenario.name.clone(),
         about: scenario.about.clone(),
+        invariants: runner.invariants(),
         timeline: runner.machine.as_ref().map(timeline_lines).unwrap_or_default(),
         records: runner.records,
         ledger,

@@ -215,8 +215,8 @@ impl Draw {
         self.does(first, Op::KexecLoad, &[("release", text("7.3"))]);
         self.aborts(names);
         self.does(first, Op::RebootKexec, &[]);
-        for at in 0..names.len() {
-            self.does("host", Op::VfioBindDriver, &[("function", text(FUNCTIONS[at]))]);
+        for function in &FUNCTIONS[..names.len()] {
+            self.does("host", Op::VfioBindDriver, &[("function", text(function))]);
         }
         let stranger = self.rng.chance(1, 2);
         if stranger {
