@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anstyle::{AnsiColor, Style};
 use luosim_scenario::Diagnostic;
-use luosim_sim::transcript::{LedgerLine, TimelineLine};
+use luosim_sim::transcript::{InvariantLine, LedgerLine, TimelineLine};
 use luosim_sim::{Record, Report};
 use miette::{LabeledSpan, MietteDiagnostic, NamedSource};
 
@@ -62,7 +62,24 @@ pub(crate) fn report(report: &Report, detail: Detail) -> String {
         out.push_str(&line(record, detail));
     }
     out.push_str(&timeline(&report.timeline));
+    out.push_str(&invariants(&report.invariants));
     out.push_str(&ledger(&report.ledger, usize::MAX, 0));
+    out
+}
+
+/// The invariants of DMA, by what is known of them.
+fn invariants(lines: &[InvariantLine]) -> String {
+    if lines.is_empty() {
+        return String::new();
+    }
+    let mut out = format!("{}\n", paint(BOLD, "== invariants of DMA"));
+    for (standing, style) in [("holds", GOOD), ("broken", BAD), ("not-looked-at", DIM)] {
+        let names = lines.iter().filter(|line| line.standing == standing).map(|line| line.name.as_str());
+        let names = names.collect::<Vec<_>>().join(" ");
+        if !names.is_empty() {
+            let _ = writeln!(out, "  {}: {names}", paint(style, standing));
+        }
+    }
     out
 }
 

@@ -43,6 +43,7 @@ pub use boot::{BootOptions, BootReport, Outcome};
 pub use core::Core;
 pub use image::{Image, ImageKind};
 pub use sys::GuestRam;
+pub use watch::Standing;
 
 use crate::faults::Faults;
 use crate::ledger::Ledger;

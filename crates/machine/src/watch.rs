@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use luosim_abi::devices::pci::COMPATIBLE as PCI;
+use luosim_abi::profile::Assumption;
 use luosim_hardware::digest::Digest;
 use luosim_hardware::iommu::Contents;
 use luosim_hardware::verify::{
@@ -28,12 +29,34 @@ const MOST_FRAMES: u64 = 1 << 14;
 /// What is watched of one live update after the other.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
-    checker: Option<Checker>,
-    /// Places of the devices that are preserved, or came, each with what it saw last of its top page table.
-    devices: BTreeMap<usize, Option<Pfn>>,
+    /// Devices that are preserved, or came, by their place.
+    devices: BTreeMap<usize, Watched>,
+    /// The devices that are not, over one kexec.
+    others: Option<Checker>,
     /// Digests of the frames that devices reach, when the old kernel was gone.
     contents: BTreeMap<Pfn, u64>,
     found: Vec<Violation>,
+    /// What was looked at since power on, and what of it was broken.
+    looked: BTreeSet<Invariant>,
+    broken: BTreeSet<Invariant>,
+}
+
+luosim_abi::named! {
+    /// What is known of an invariant after a run.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Standing {
+        Holds = "holds", "it was looked at, and held every time";
+        Broken = "broken", "it did not hold";
+        NotLooked = "not-looked-at", "nothing in the run could show it";
+    }
+}
+
+/// A device under watch, from the moment it is preserved.
+#[derive(Debug)]
+struct Watched {
+    checker: Checker,
+    /// The top page table that it was seen to go through last.
+    top: Option<Pfn>,
 }
 
 /// Places and addresses of the devices that there are.
@@ -73,25 +96,41 @@ fn digests(mem: &PhysMem, contents: &Contents, into: &mut BTreeMap<Pfn, u64>) {
 
 impl Watch {
     fn say(&mut self, invariant: Invariant, at: TimePoint, what: String) {
-        self.found.push(Violation { invariant, at, what });
+        self.note([Violation { invariant, at, what }]);
+    }
+
+    fn note(&mut self, violations: impl IntoIterator<Item = Violation>) {
+        for violation in violations {
+            self.broken.insert(violation.invariant);
+            self.found.push(violation);
+        }
     }
 
     /// Looks at every device.
     fn look(&mut self, at: TimePoint, hardware: &Hardware, mem: &PhysMem, kernel: Option<&Kernel>) {
-        let Some(checker) = &mut self.checker else { return };
+        use Invariant::{D1, D2, D3, D4, D8, D9, D11, D16};
+        let mut found = Vec::new();
         for (index, _) in endpoints(hardware) {
             let (view, contents) = DeviceView::observe(hardware, mem, index, Tokens::default());
-            if let Some(top) = self.devices.get_mut(&index) {
+            if let Some(Watched { checker, top }) = self.devices.get_mut(&index) {
                 checker.device(at, index, &view);
+                let before = [D2, D3, D9, D11, D16].into_iter();
+                self.looked.extend(before.chain((at >= TimePoint::T2).then_some(D4)));
                 if let Some(kernel) = kernel {
+                    self.looked.insert(D1);
                     checker.frames(at, &contents, |frame| owner(kernel, frame));
                 }
                 *top = contents.tables.first().copied();
-            } else if at >= TimePoint::T2 {
+                found.extend(checker.take_violations());
+            } else if (TimePoint::T2..=TimePoint::T5).contains(&at) {
+                // Later somebody may have started it in the new kernel.
+                let checker = self.others.get_or_insert_with(|| Checker::new(Mode::Continues));
                 checker.other_device(at, index, &view);
+                self.looked.insert(D8);
+                found.extend(checker.take_violations());
             }
         }
-        self.found.extend(checker.take_violations());
+        self.note(found);
     }
 
     /// Domain ids: one that two page tables have means that a unit may take one for the other.
@@ -134,10 +173,10 @@ impl Watch {
     /// The old kernel is gone, the new one has not started.
     pub(crate) fn between(&mut self, world: &mut World) {
         let Some(hardware) = &mut world.hardware else { return };
-        self.look(TimePoint::T3, hardware, &world.memory, None);
-        if self.checker.is_none() {
+        if self.devices.is_empty() {
             return;
         }
+        self.look(TimePoint::T3, hardware, &world.memory, None);
         for index in self.devices.keys() {
             let (_, contents) = DeviceView::observe(hardware, &world.memory, *index, Tokens::default());
             digests(&world.memory, &contents, &mut self.contents);
@@ -155,7 +194,7 @@ impl Machine {
     /// A time point of the running kernel.
     pub(crate) fn observe(&mut self, at: TimePoint) {
         let mut watch = std::mem::take(&mut self.watch);
-        if watch.checker.is_some()
+        if !watch.devices.is_empty()
             && let Some(kernel) = self.kernel()
             && let Some(hardware) = kernel.core.hardware.as_deref()
         {
@@ -181,15 +220,16 @@ impl Machine {
         }
         let mode = if resets { Mode::ResetInFreeze } else { Mode::Continues };
         let mut watch = std::mem::take(&mut self.watch);
-        let checker = watch.checker.get_or_insert_with(|| Checker::new(mode));
         if let Some(kernel) = self.kernel()
             && let Some(hardware) = kernel.core.hardware.as_deref()
         {
             for index in fresh {
                 let mem = &kernel.core.ram.mem;
                 let (view, contents) = DeviceView::observe(hardware, mem, index, Tokens::default());
+                let mut checker = Checker::new(mode);
                 checker.device(TimePoint::T1, index, &view);
-                watch.devices.insert(index, contents.tables.first().copied());
+                let top = contents.tables.first().copied();
+                watch.devices.insert(index, Watched { checker, top });
             }
         }
         self.watch = watch;
@@ -209,23 +249,25 @@ impl Machine {
     /// A reboot that came to nothing.
     pub(crate) fn watch_abort(&mut self) {
         let mut watch = std::mem::take(&mut self.watch);
-        if let Some(checker) = &mut watch.checker
-            && let Some(kernel) = self.kernel()
+        let mut found = Vec::new();
+        if let Some(kernel) = self.kernel()
             && let Some(hardware) = kernel.core.hardware.as_deref()
         {
-            for index in watch.devices.keys() {
+            for (index, Watched { checker, .. }) in &mut watch.devices {
                 let (view, _) =
                     DeviceView::observe(hardware, &kernel.core.ram.mem, *index, Tokens::default());
                 checker.aborted(TimePoint::T2, *index, &view);
+                watch.looked.insert(Invariant::D15);
+                found.extend(checker.take_violations());
             }
-            watch.found.extend(checker.take_violations());
         }
+        watch.note(found);
         self.watch = watch;
     }
 
     /// The new kernel is up.
     pub(crate) fn watch_boot(&mut self) {
-        if self.watch.checker.is_none() {
+        if self.watch.devices.is_empty() {
             return;
         }
         if let (Some(hardware), _) = self.hardware_and_memory() {
@@ -235,8 +277,45 @@ impl Machine {
             watch.compare(TimePoint::T5, self.memory(), &by_devices);
             self.watch = watch;
         }
-        // A device that nobody knows of any more is nobody's: it was not preserved by the kernel before.
+        self.watch_scratch();
         self.observe(TimePoint::T5);
+        self.watch.others = None;
+    }
+
+    /// Where the new kernel allocated at first there must be nothing that a device reaches.
+    fn watch_scratch(&mut self) {
+        let mut watch = std::mem::take(&mut self.watch);
+        let mut found = Vec::new();
+        if let Some(kernel) = self.kernel()
+            && let Some(hardware) = kernel.core.hardware.as_deref()
+        {
+            let areas = kernel.core.kho.scratch().iter();
+            let regions: Vec<(Pfn, u64)> = areas.map(|area| (area.addr.pfn(), area.size / 4096)).collect();
+            for (index, Watched { checker, .. }) in &mut watch.devices {
+                let mem = &kernel.core.ram.mem;
+                let (_, contents) = DeviceView::observe(hardware, mem, *index, Tokens::default());
+                checker.disjoint(TimePoint::T5, &regions, contents.frames());
+                watch.looked.insert(Invariant::D12);
+                found.extend(checker.take_violations());
+            }
+        }
+        watch.note(found);
+        self.watch = watch;
+    }
+
+    /// Each invariant of DMA, and what is known of it since power on.
+    #[must_use]
+    pub fn invariants(&self) -> Vec<(Invariant, Standing)> {
+        let standing = |invariant: &Invariant| {
+            if self.watch.broken.contains(invariant) {
+                Standing::Broken
+            } else if self.watch.looked.contains(invariant) {
+                Standing::Holds
+            } else {
+                Standing::NotLooked
+            }
+        };
+        Invariant::ALL.iter().map(|invariant| (*invariant, standing(invariant))).collect()
     }
 
     /// A device moved on to another page table: what it went through before does not bind it any more.
@@ -246,16 +325,23 @@ impl Machine {
         let Some(index) = found.filter(|index| self.watch.devices.contains_key(index)) else { return };
         let (view, _) = DeviceView::observe(hardware, self.memory(), index, Tokens::default());
         let mut watch = std::mem::take(&mut self.watch);
-        if let Some(checker) = &mut watch.checker {
-            let before = checker.violations().len();
+        if let Some(Watched { checker, .. }) = watch.devices.get_mut(&index) {
             checker.device(TimePoint::T7, index, &view);
             // What a program maps in its new address space is its own affair.
-            let found = checker.take_violations().into_iter().skip(before);
-            watch.found.extend(found.filter(|violation| violation.invariant != Invariant::D2));
+            let found = checker.take_violations().into_iter();
+            watch.note(found.filter(|violation| violation.invariant != Invariant::D2));
         }
         watch.devices.remove(&index);
         self.watch = watch;
         self.observe(TimePoint::T6);
+    }
+
+    /// A retrieval that failed may have freed memory that a device still reaches, as the memory file's does.
+    pub(crate) fn note_lost_memory(&mut self, failed: bool) {
+        let broken = self.watch.found.iter().any(|violation| violation.invariant == Invariant::D1);
+        if let (true, Ok(kernel)) = (failed && broken, self.running()) {
+            kernel.core.assume(Assumption::UnfinishedMemory);
+        }
     }
 
     /// A session was finished.
@@ -274,14 +360,13 @@ impl Machine {
             let Some(hardware) = self.hardware() else { return };
             let (view, contents) = DeviceView::observe(hardware, self.memory(), index, Tokens::default());
             let top = contents.tables.first().copied();
-            if self.watch.devices.remove(&index).flatten().is_some_and(|old| top == Some(old)) {
+            self.watch.looked.insert(Invariant::D14);
+            let watched = self.watch.devices.remove(&index);
+            if watched.is_some_and(|watched| top.is_some() && top == watched.top) {
                 let what =
                     format!("{} goes through the page table of the previous kernel after finish", view.rid);
                 self.watch.say(Invariant::D14, TimePoint::T8, what);
             }
-        }
-        if self.watch.devices.is_empty() {
-            self.watch.checker = None;
         }
     }
 }

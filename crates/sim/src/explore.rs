@@ -6,6 +6,7 @@
 
 pub mod action;
 pub mod campaign;
+pub mod devices;
 pub mod draw;
 pub mod finding;
 pub mod fuzz;

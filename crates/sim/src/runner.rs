@@ -62,6 +62,8 @@ struct Runner<'a> {
     dumps: usize,
     remembered: Print,
     guests: devices::Guests,
+    /// Invariants that only the driver of a guest can show, and whether they held.
+    driven: devices::Driven,
 }
 
 /// What a call gave.
@@ -86,6 +88,7 @@ pub fn run(scenario: &Scenario, options: &Options) -> Result<Report, String> {
         dumps: 0,
         remembered: Print::default(),
         guests: devices::Guests::default(),
+        driven: devices::Driven::default(),
     };
     for step in &scenario.steps {
         runner.step(step)?;
@@ -95,6 +98,7 @@ pub fn run(scenario: &Scenario, options: &Options) -> Result<Report, String> {
         version: VERSION,
         scenario: scenario.name.clone(),
         about: scenario.about.clone(),
+        invariants: runner.invariants(),
         timeline: runner.machine.as_ref().map(timeline_lines).unwrap_or_default(),
         records: runner.records,
         ledger,
@@ -141,6 +145,7 @@ impl Runner<'_> {
         self.record_call(process, pid, shown, &answer);
         self.note_state(state);
         self.judge(call, &answer);
+        self.check_invariants(call);
         self.after_panic();
         Ok(())
     }
@@ -194,6 +199,14 @@ impl Runner<'_> {
         for assumption in self.on().take_assumed() {
             let (name, what) = (assumption.name().to_owned(), assumption.describe().to_owned());
             self.records.push(Record::Assumed { name, what });
+        }
+    }
+
+    /// What of the invariants of DMA did not hold: no scenario is right then.
+    fn check_invariants(&mut self, call: &Call) {
+        for violation in self.on().take_violations() {
+            let (name, at) = (violation.invariant.name(), violation.at.describe());
+            self.fail(call, format!("invariant {name} does not hold, {at}: {}", violation.what));
         }
     }
 

@@ -163,6 +163,17 @@ pub fn timeline_lines(machine: &luosim_machine::Machine) -> Vec<TimelineLine> {
     spans.map(line).collect()
 }
 
+/// What is known of an invariant of DMA after a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InvariantLine {
+    /// `D1` to `D16`.
+    pub name: String,
+    /// `holds`, `broken`, `not-looked-at`.
+    pub standing: String,
+    /// The invariant in words.
+    pub about: String,
+}
+
 /// A whole run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
@@ -177,6 +188,9 @@ pub struct Report {
     /// What devices did in each phase; empty without devices.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub timeline: Vec<TimelineLine>,
+    /// The invariants of DMA; empty without devices.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub invariants: Vec<InvariantLine>,
     /// What became of every preserved file.
     pub ledger: Vec<LedgerLine>,
     /// Expectations that did not hold.

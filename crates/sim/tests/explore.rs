@@ -37,6 +37,7 @@ fn the_canary_is_found() {
 fn the_whole_zoo_is_found() {
     let missed: Vec<&str> = Quirk::ALL
         .iter()
+        .filter(|quirk| !quirk.of_devices())
         .filter(|quirk| {
             let found = find(**quirk, 20_000);
             if let Some((_, finding)) = &found {
@@ -152,5 +153,16 @@ fn a_few_of_the_zoo_are_found_and_repeat_in_a_few_steps() {
         let (_, finding) = find(quirk, 400).unwrap_or_else(|| panic!("{quirk} is not found"));
         assert!(finding.steps <= 12, "{quirk}: {}", finding.scenario);
         replays(&finding);
+    }
+}
+
+/// Seeds that once broke a promise because the explorer was wrong: about a descriptor that became another file before the
+/// reboot, points behind the last, a folio that is the only one, a close that waits for a reboot in which the kernel dies.
+#[test]
+fn seeds_that_once_misled() {
+    let mut campaign = Campaign::new(Common { as_documented: true, ..Common::default() }).expect("room");
+    for seed in [73_651, 331_903, 1_070_538, 1_355_550, 1_872_875] {
+        let findings = campaign.seed(seed).expect("room").findings;
+        assert!(findings.is_empty(), "{}", findings[0].scenario);
     }
 }

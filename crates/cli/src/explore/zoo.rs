@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use luosim_abi::quirk::Quirk;
 use luosim_sim::explore::campaign::Campaign;
+use luosim_sim::explore::devices;
 use luosim_sim::explore::finding::Finding;
 use luosim_sim::explore::options::Common;
 
@@ -42,6 +43,20 @@ fn look_for(quirk: Quirk, common: &Common) -> Result<Row, String> {
     }
 }
 
+/// Looks for a defect of device files by device workloads, which are drawn and judged apart from the others.
+fn look_for_device(quirk: Quirk) -> Result<Row, String> {
+    let started = Instant::now();
+    let mut seed = 0;
+    loop {
+        let found = devices::seed(seed, Some(quirk))?;
+        seed += 1;
+        if found.is_some() || started.elapsed() > MINUTE {
+            let found = found.map(|found| found.into_finding(quirk));
+            return Ok(Row { quirk, seeds: seed, time: started.elapsed(), found });
+        }
+    }
+}
+
 /// Runs the zoo.
 ///
 /// # Errors
@@ -50,7 +65,8 @@ pub(crate) fn run(arguments: &ExploreArguments) -> Result<Ending, String> {
     let common = arguments.common();
     let mut rows = Vec::new();
     for quirk in Quirk::ALL.iter().filter(|quirk| !INVISIBLE.contains(quirk)) {
-        rows.push(look_for(*quirk, &common)?);
+        let row = if quirk.of_devices() { look_for_device(*quirk)? } else { look_for(*quirk, &common)? };
+        rows.push(row);
     }
     match arguments.format {
         Format::Text => print(&table(&rows)),

@@ -168,9 +168,10 @@ impl Machine {
         self.spend(Phase::Retrieve);
         let posted = self.has_posted_sessions();
         let code = if posted { SessionCommand::RestoreFd.code() } else { Command::RetrieveFd.code() };
-        let fd = self.fd_call(pid, session, code, -1, token)?;
+        let fd = self.fd_call(pid, session, code, -1, token);
         self.observe(TimePoint::T6);
-        Ok(fd)
+        self.note_lost_memory(fd.is_err());
+        fd
     }
 
     /// FINISH.

@@ -55,6 +55,7 @@ fn a_loop_of_dma_goes_on_through_the_kexec_and_is_seen_in_the_retrieved_memory()
     assert!(drained > 8, "{drained} completions");
     assert_eq!(bad, []);
     assert_eq!(machine.vfio_read(pid, vmm.device, reg::RESET_CNT, 4).expect("usable"), 0, "not reset");
+    assert_eq!(machine.take_violations(), [], "no invariant is broken");
 }
 
 #[test]

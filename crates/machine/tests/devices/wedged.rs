@@ -2,6 +2,7 @@
 
 use luosim_abi::Errno;
 use luosim_abi::profile::{Assumption, Profile};
+use luosim_hardware::verify::Invariant;
 use luosim_machine::{BootOptions, Machine, Outcome};
 use luosim_physmem::PhysAddr;
 
@@ -206,6 +207,28 @@ fn what_is_not_finished_is_not_carried_on() {
     let pid = machine.spawn("agent").expect("running");
     let device = machine.open(pid, "/dev/liveupdate", 2, 0).expect("LUO is on");
     assert_eq!(errno(machine.retrieve_session(pid, device, b"vm")), Some(Errno::ENOENT));
+}
+
+/// U21: what the memory file's handler does is what it does; the machine says what it means for the device.
+#[test]
+fn memory_that_fails_half_way_is_freed_under_the_device_and_that_is_reported() {
+    let mut machine = machine(Profile::Target);
+    let vmm = Vmm::start(&mut machine, BELOW);
+    let own = session(&mut machine, vmm.pid, b"vm");
+    preserve_all(&mut machine, &vmm, own);
+    let luo = machine.kernel().expect("running").luo();
+    let data = luo.preserved_data(&luosim_luo::SessionName::from_bytes(b"vm"), 1).expect("preserved");
+    let mem = machine.memory();
+    let record: luosim_abi::memfd::v2::MemfdSer = mem.read_obj(PhysAddr::new(data)).expect("a record");
+    let page = mem.read_u64(PhysAddr::new(record.folios.first.get() + 8)).expect("a page of the table");
+    machine.poke_at_kexec(PhysAddr::new(page + 16 * 7), 0x1234_5678);
+    kexec(&mut machine, vmm.pid, Profile::Target).expect("nothing refuses");
+    assert_eq!(machine.take_violations(), []);
+    let (pid, session) = arrive(&mut machine, b"vm", &[BELOW]);
+    assert_eq!(errno(machine.retrieve_fd(pid, session, 1)), Some(Errno::EIO));
+    let found = machine.take_violations();
+    assert!(found.iter().any(|one| one.invariant == Invariant::D1), "{found:?}");
+    assert!(machine.take_assumed().contains(&Assumption::UnfinishedMemory));
 }
 
 /// P1: bus numbers stay where something came.

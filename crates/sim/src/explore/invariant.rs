@@ -29,6 +29,7 @@ luosim_abi::named! {
         Again = "again", "What could be preserved in one kernel can be preserved in the next, after it was retrieved and finished.";
         Crossing = "crossing", "From one release to another either everything is given back or the documented layer refuses it; spoiled metadata is refused, never misread.";
         Answer = "answer", "Every other call answers what the documentation says: success, or the errno of the first check that fails.";
+        Dma = "dma", "Devices whose DMA goes on through a live update keep the invariants of the page on devices, and each of their calls answers what it must.";
         Same = "same", "The same seed gives the same calls, the same answers and the same memory.";
         Alive = "alive", "luosim itself does not panic, whatever it is given.";
     }

@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 
 use luosim_abi::{Errno, KResult};
-use luosim_hardware::driver::{Driver, DriverError};
+use luosim_hardware::driver::{Driver, DriverError, GuestMemory as _};
 use luosim_hardware::timeline::Phase;
+use luosim_hardware::verify::{Checker, Invariant, Mode, TimePoint, Violation};
 use luosim_hardware::{Bdf, Hardware};
-use luosim_machine::GuestRam;
 use luosim_machine::process::Pid;
+use luosim_machine::{GuestRam, Standing};
 use luosim_physmem::PhysAddr;
 use luosim_scenario::{Call, Op};
 
 use super::calls::{flag, u32_of};
 use super::contents::Contents;
 use super::{Answer, Runner};
-use crate::transcript::Record;
+use crate::transcript::{InvariantLine, Record};
 
 /// A driver of a guest: it is in guest memory and goes where that goes, so it outlives the VMM's process.
 #[derive(Clone, Debug)]
@@ -22,6 +23,9 @@ pub(super) struct Guest {
     driver: Driver,
     base: u64,
 }
+
+/// Whether invariants held that were looked at by a guest's driver.
+pub(super) type Driven = BTreeMap<Invariant, bool>;
 
 /// Drivers by function.
 pub(super) type Guests = BTreeMap<Bdf, Guest>;
@@ -193,10 +197,13 @@ impl Runner<'_> {
         let look = |mem: &mut GuestRam<'_>| {
             let new = guest.driver.drain(mem).map(<[_]>::to_vec)?;
             let bad = guest.driver.bad_stamps(mem, 1);
-            Ok((new, bad))
+            let mut checker = Checker::new(Mode::Continues);
+            checker.completions(TimePoint::T6, &guest.driver, |iova, buf| mem.read(iova, buf));
+            Ok((new, bad, checker.take_violations()))
         };
-        let (new, bad) = self.on().guest_memory(pid, (ram, guest.base), look)?.map_err(bad_driver)?;
+        let (new, bad, wrong) = self.on().guest_memory(pid, (ram, guest.base), look)?.map_err(bad_driver)?;
         self.guests.insert(function, guest);
+        self.note_driven(call, &wrong, bad.is_empty());
         let count = u64::try_from(new.len()).expect("a count");
         let want = u64_of(call, "completions", 1);
         if count < want {
@@ -211,6 +218,49 @@ impl Runner<'_> {
             self.fail(call, String::from("completions are torn or out of order"));
         }
         Ok(i64::try_from(count).expect("a count"))
+    }
+
+    /// What the driver of a guest has shown: payloads are there (D5 until the device is finished, D6 after), completions come after them
+    /// and once.
+    fn note_driven(&mut self, call: &Call, wrong: &[Violation], whole: bool) {
+        let devices = self.on().kernel().map(|kernel| kernel.core().device_files());
+        let incoming = devices.is_some_and(|devices| devices.pci.incoming().next().is_some());
+        let payload = if incoming { Invariant::D5 } else { Invariant::D6 };
+        let held = |invariant| wrong.iter().all(|violation| violation.invariant != invariant);
+        let seen = [
+            (payload, whole),
+            (Invariant::D10, held(Invariant::D10)),
+            (Invariant::D13, held(Invariant::D13)),
+        ];
+        for (invariant, holds) in seen {
+            *self.driven.entry(invariant).or_insert(true) &= holds;
+        }
+        for violation in wrong {
+            self.fail(
+                call,
+                format!("invariant {} does not hold: {}", violation.invariant.name(), violation.what),
+            );
+        }
+    }
+
+    /// D1 to D16 after the run; none without devices.
+    pub(super) fn invariants(&self) -> Vec<InvariantLine> {
+        let Some(machine) = self.machine.as_ref().filter(|machine| machine.hardware().is_some()) else {
+            return Vec::new();
+        };
+        let line = |(invariant, standing): (Invariant, Standing)| {
+            let standing = match self.driven.get(&invariant) {
+                Some(true) if standing == Standing::NotLooked => Standing::Holds,
+                Some(false) => Standing::Broken,
+                _ => standing,
+            };
+            InvariantLine {
+                name: invariant.name().to_owned(),
+                standing: standing.name().to_owned(),
+                about: invariant.describe().to_owned(),
+            }
+        };
+        machine.invariants().into_iter().map(line).collect()
     }
 
     pub(super) fn hardware_step(&mut self, call: &Call) -> Result<(), super::RunError> {

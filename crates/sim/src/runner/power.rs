@@ -174,6 +174,7 @@ impl Runner<'_> {
         let answer = result.as_ref().map(|_| 0).map_err(Clone::clone);
         self.record_call(process, pid, shown, &answer);
         self.judge(call, &answer);
+        self.check_invariants(call);
         if self.on().kernel().is_none() {
             self.forget();
         }
