@@ -64,6 +64,7 @@ fn operations(c: &mut Criterion) {
     ] {
         let (mut hw, mut ram) = looping(op, levels, cache);
         group.bench_function(name, |b| b.iter(|| hw.tick(&mut ram.mem, TICKS)));
+        hw.tick(&mut ram.mem, TICKS);
         let totals = hw.device(GUEST).expect("a device").totals();
         assert!(totals.ops > 0 && totals.faults == 0 && totals.drops == 0, "{totals:?}");
     }
@@ -86,20 +87,27 @@ fn tables(c: &mut Criterion) {
             });
         });
     }
-    // Pages in reverse order: no two of them are one extent.
-    let (mut hw, mut ram) = looping(Op::Fill, Levels::Four, None);
-    let (table, _) = hw.page_table(&ram.mem, &hw.function(GUEST).expect("it is there")).expect("attached");
-    let pages = 1u64 << 18;
-    for page in 0..pages {
-        let (iova, frame) = ((1 << 40) + page * PAGE_SIZE, PhysAddr::new((2 * pages - page) * PAGE_SIZE));
-        table.map(&mut RamRef(&mut ram), iova, frame, PAGE_SIZE, Permissions::READ).expect("free addresses");
+    // A guest's memory of huge folios, and pages in reverse order, no two of which are one extent.
+    for (name, step) in [("observe/1 GiB", 1), ("observe/1 GiB scattered", -1i64)] {
+        let (mut hw, mut ram) = looping(Op::Fill, Levels::Four, None);
+        let (table, _) =
+            hw.page_table(&ram.mem, &hw.function(GUEST).expect("it is there")).expect("attached");
+        let pages = 1u64 << 18;
+        for page in 0..pages {
+            let (iova, frame) =
+                ((1 << 40) + page * PAGE_SIZE, (1i64 << 20) + step * i64::try_from(page).expect("small"));
+            let frame = Pfn::new(u64::try_from(frame).expect("above 0")).addr();
+            table
+                .map(&mut RamRef(&mut ram), iova, frame, PAGE_SIZE, Permissions::READ)
+                .expect("free addresses");
+        }
+        hw.tick(&mut ram.mem, 100);
+        let index = hw.index_of(GUEST).expect("it is there");
+        group.throughput(Throughput::Elements(pages));
+        group.bench_function(name, |b| {
+            b.iter(|| DeviceView::observe(&hw, &ram.mem, index, Tokens::default()));
+        });
     }
-    hw.tick(&mut ram.mem, 100);
-    let index = hw.index_of(GUEST).expect("it is there");
-    group.throughput(Throughput::Elements(pages));
-    group.bench_function("observe/1 GiB scattered", |b| {
-        b.iter(|| DeviceView::observe(&hw, &ram.mem, index, Tokens::default()));
-    });
     group.finish();
 }
 

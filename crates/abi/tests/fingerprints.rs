@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 use std::mem::{offset_of, size_of};
 
+use luosim_abi::devices::{self, guest_memfd, iommufd, kvm, vfio};
 use luosim_abi::kho::{self, geometry::Geometry, v1, v3, v4, vmalloc};
 use luosim_abi::luo::{self, block, flb, record};
 use luosim_abi::memfd::{self, folio};
@@ -58,6 +59,42 @@ fn structures() -> Vec<String> {
         lines.push(line!(string, record::FileRecord, compatible data token));
     }
     lines
+}
+
+/// Structures of device files. Nobody has released them: a line changes when what it was seen in does.
+fn device_structures() -> Vec<String> {
+    let pci = format!("{} {}", devices::pci::COMPATIBLE, devices::pci::VERSION);
+    let iommu = format!("{} {}", devices::iommu::COMPATIBLE, devices::iommu::VERSION);
+    vec![
+        line!(&pci, devices::pci::PciSer, version nr_devices first_block),
+        line!(&pci, devices::pci::PciDevSer, domain bdf refcount),
+        line!(&iommu, devices::iommu::IommuFlbSer, version hw_array domain_array device_array),
+        line!(&iommu, devices::iommu::ArrayHeader, next nr_objects),
+        line!(&iommu, devices::iommu::ObjectHeader, ref_count flags),
+        line!(&iommu, devices::iommu::IommuDomainSer, header top_table top_level vasz sign_extend restored_domain),
+        line!(&iommu, devices::iommu::DevMapSer, attachment_id domain iommu),
+        line!(&iommu, devices::iommu::IommuDeviceSer, header devid pci_domain_nr dev_map),
+        line!(&iommu, devices::iommu::IommuHwSer, header token kind),
+        line!(&iommu, devices::iommu::SimHwSer, hw root_table),
+        line!(iommufd::COMPATIBLE, iommufd::HwptSer, domain token reclaimed padding),
+        line!(iommufd::COMPATIBLE, iommufd::IommufdSer, nr_hwpts),
+        line!("-", iommufd::MarkPreserveArg, size hwpt_id hwpt_token),
+        line!("-", iommufd::RestoreArg, size out_pt_id hwpt_token),
+        line!(vfio::COMPATIBLE, vfio::VfioPciSer, domain bdf),
+        line!(vfio::COMPATIBLE, vfio::VfioPciSerV1, bdf domain reset_works iommufd_token),
+        line!(vfio::COMPATIBLE_WITH_IOMMUFD, vfio::VfioPciSerV2, domain bdf reset_works iommufd_token),
+        line!(vfio::COMPATIBLE, vfio::VfioPciSerFull, bdf cfg_size permissions config bars reset_works saved_state),
+        line!(kvm::VM_COMPATIBLE, kvm::VmSer, kind),
+        line!(kvm::VM_COMPATIBLE, kvm::VmSerRfc, kind nr_mem_attrs mem_attrs),
+        line!(kvm::VM_COMPATIBLE, kvm::MemAttr, gfn attributes),
+        line!(kvm::VM_COMPATIBLE, kvm::VmSerTables, kind tables),
+        line!(kvm::VM_COMPATIBLE, kvm::FolioList, nr),
+        line!(kvm::VCPU_COMPATIBLE, kvm::VcpuSer, vcpu_id flags vm_token arch_state control_block),
+        line!(kvm::VCPU_COMPATIBLE, kvm::CaretakerBlock, state pcpu vcpu_id reserved telemetry),
+        line!(kvm::VCPU_COMPATIBLE, kvm::Telemetry, runs exits stalls last_reason last_rip stall_reason stall_rip),
+        line!(guest_memfd::COMPATIBLE, guest_memfd::GuestMemfdSer, size flags nr_folios vm_token folios),
+        line!(guest_memfd::COMPATIBLE, guest_memfd::GuestFolio, word index),
+    ]
 }
 
 /// Formats that are no Rust structure: areas, keys, flags.
@@ -145,7 +182,7 @@ fn differences(file: &str, code: &[String]) -> String {
 }
 
 fn code() -> Vec<String> {
-    let mut lines = [structures(), formats()].concat();
+    let mut lines = [structures(), device_structures(), formats()].concat();
     lines.sort();
     lines
 }

@@ -421,12 +421,13 @@ impl Machine {
         let disturbed = self.disturb()?;
         self.enter(Phase::Freeze);
         let carried = self.serialize(pid);
-        self.calm(&disturbed, carried.is_err());
+        let died = disturbed.panics && carried.as_ref().is_err_and(|refusal| refusal.errno == Errno::ESRCH);
+        self.calm(&disturbed, carried.is_err() && !died);
         if carried.is_err() {
             self.watch_abort();
         }
         let carried = match carried {
-            Err(refusal) if disturbed.panics && refusal.errno == Errno::ESRCH => {
+            Err(_) if died => {
                 self.crash();
                 return Err(crate::faults::died());
             }

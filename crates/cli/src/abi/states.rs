@@ -118,7 +118,7 @@ fn scope(which: Which) -> Scope {
 fn text(design: Design, chosen: &[&StateMachine]) -> String {
     let mut out = format!("{}, posted in {}\n", paint(BOLD, name_of(design)), design.posted());
     for machine in chosen {
-        let _ = write!(out, "\n{}\n{}", head(machine), table(machine));
+        let _ = write!(out, "\n{}{}", head(machine), table(machine));
     }
     out.push_str(&works(chosen));
     out

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use luosim_physmem::{PAGE_SIZE, Pfn, PhysAddr, ReadPhys};
+use zerocopy::little_endian::U64;
 
 use super::fault::FaultReason;
 use super::layout::{ADDRESS, Context, ContextEntry, Levels, Permissions, RootEntry, index};
@@ -66,7 +67,7 @@ pub fn translate(
         if Permissions::of(entry).bits() == 0 {
             return Err(FaultReason::NotPresent);
         }
-        if entry & !(ADDRESS | Permissions::READ_WRITE.bits()) != 0 {
+        if is_reserved(entry) {
             return Err(FaultReason::ReservedBits);
         }
         table = PhysAddr::new(entry & ADDRESS);
@@ -133,16 +134,16 @@ impl Contents {
         })
     }
 
-    fn push(&mut self, iova: u64, addr: PhysAddr, permissions: Permissions) {
+    fn push(&mut self, extent: Extent) {
         if let Some(last) = self.extents.last_mut()
-            && last.permissions == permissions
-            && last.iova + last.len == iova
-            && last.addr.checked_add(last.len) == Some(addr)
+            && last.permissions == extent.permissions
+            && last.iova + last.len == extent.iova
+            && last.addr.checked_add(last.len) == Some(extent.addr)
         {
-            last.len += PAGE_SIZE;
+            last.len += extent.len;
             return;
         }
-        self.extents.push(Extent { iova, addr, len: PAGE_SIZE, permissions });
+        self.extents.push(extent);
     }
 }
 
@@ -162,31 +163,49 @@ struct All<'m, M> {
     contents: Contents,
 }
 
+/// A table, read.
+type Page = [U64; 512];
+
 impl<M: ReadPhys> All<'_, M> {
     /// The table `level` levels above the leaf, at most 3: the recursion is as deep.
     fn table(&mut self, table: Pfn, level: u32, base: u64, above: Permissions) -> Result<(), TableError> {
-        let mut page = [0; 4096];
-        self.mem.read_bytes(table.addr(), &mut page).map_err(|_| TableError::Outside(table))?;
+        let page: Page = self.mem.read_struct(table.addr()).map_err(|_| TableError::Outside(table))?;
         if !self.seen.insert(table) {
             return Err(TableError::Shared(table));
         }
         self.contents.tables.push(table);
-        for (slot, bytes) in page.as_chunks().0.iter().enumerate() {
-            let entry = u64::from_le_bytes(*bytes);
-            if Permissions::of(entry).bits() == 0 {
-                continue;
-            }
-            let slot = u64::try_from(slot).expect("at most 511");
-            if entry & !(ADDRESS | Permissions::READ_WRITE.bits()) != 0 {
-                return Err(TableError::Reserved { table, index: slot, entry });
+        let mut slot = 0;
+        while let Some(found) = page[slot..].iter().position(|entry| Permissions::of(entry.get()).bits() != 0)
+        {
+            slot += found;
+            let run = if level == 0 { run(&page[slot..]) } else { 1 };
+            let entry = page[slot].get();
+            let index = u64::try_from(slot).expect("at most 511");
+            let broken =
+                page[slot..slot + run].iter().zip(index..).find(|(entry, _)| is_reserved(entry.get()));
+            if let Some((entry, index)) = broken {
+                return Err(TableError::Reserved { table, index, entry: entry.get() });
             }
             let (addr, permissions) = (PhysAddr::new(entry & ADDRESS), above.and(Permissions::of(entry)));
-            let iova = base | (slot << (12 + 9 * level));
-            match level {
-                0 => self.contents.push(iova, addr, permissions),
-                _ => self.table(addr.pfn(), level - 1, iova, permissions)?,
+            let iova = base | (index << (12 + 9 * level));
+            if level == 0 {
+                let len = PAGE_SIZE * u64::try_from(run).expect("at most 512");
+                self.contents.push(Extent { iova, addr, len, permissions });
+            } else {
+                self.table(addr.pfn(), level - 1, iova, permissions)?;
             }
+            slot += run;
         }
         Ok(())
     }
+}
+
+fn is_reserved(entry: u64) -> bool {
+    entry & !(ADDRESS | Permissions::READ_WRITE.bits()) != 0
+}
+
+/// How many entries at the front lead to one frame after the other with the same permissions.
+fn run(entries: &[U64]) -> usize {
+    let follows = |pair: &&[U64]| pair[1].get() == pair[0].get().wrapping_add(PAGE_SIZE);
+    1 + entries.windows(2).take_while(follows).count()
 }

@@ -114,6 +114,13 @@ pub fn investigate(world: &mut World, seed: u64, broken: &Broken, options: &str)
         };
         Ok(explained.then_some(at))
     })?;
+    // Another defect that shows in the same way explains nothing.
+    let case = shrink::fewer_off(&case, |case| {
+        let Some((_, violation)) = replay(world, case)?.filter(|(_, found)| same(found, &wanted)) else {
+            return Ok(false);
+        };
+        Ok(attribute(world, &Broken { case: case.clone(), violation })? == quirk)
+    })?;
     let violation = replay(world, &case)?.map_or(wanted, |(_, violation)| violation);
     let scenario = write(world, &case, (seed, options), &violation, quirk)?;
     let mut finding = Finding::bare(seed, violation.clone());

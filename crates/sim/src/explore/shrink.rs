@@ -106,21 +106,32 @@ impl<F: FnMut(&Case) -> Result<Option<usize>, String>> Search<F> {
             }
             self.try_case(case)?;
         }
-        // What was switched off says nothing if it need not be: all at once, then one by one.
-        let case = Case { quirks_off: Vec::new(), ..self.best.clone() };
-        if !self.try_case(case)? {
-            for quirk in self.best.quirks_off.clone() {
-                let mut case = self.best.clone();
-                case.quirks_off.retain(|off| *off != quirk);
-                self.try_case(case)?;
-            }
-        }
         for memory in [64 << 20, 32 << 20] {
             let case = Case { memory, ..self.best.clone() };
             self.try_case(case)?;
         }
         Ok(())
     }
+}
+
+/// Switches on what need not be off: all at once, then one by one, as long as the case fails as wanted.
+///
+/// # Errors
+/// What `fails` says.
+pub fn fewer_off(case: &Case, mut fails: impl FnMut(&Case) -> Result<bool, String>) -> Result<Case, String> {
+    let all_on = Case { quirks_off: Vec::new(), ..case.clone() };
+    if fails(&all_on)? {
+        return Ok(all_on);
+    }
+    let mut best = case.clone();
+    for quirk in &case.quirks_off {
+        let mut fewer = best.clone();
+        fewer.quirks_off.retain(|off| off != quirk);
+        if fails(&fewer)? {
+            best = fewer;
+        }
+    }
+    Ok(best)
 }
 
 /// Simpler forms of a step, the simplest first.
