@@ -201,6 +201,7 @@ fn units(mem: &PhysMem, ser: &IommuFlbSer) -> Vec<(u64, SimHwSer)> {
 }
 
 const NEW: fn() -> ObjectHeader = || ObjectHeader { ref_count: 1.into(), flags: 0.into() };
+const NONE: fn() -> ObjectHeader = || ObjectHeader { ref_count: 0.into(), flags: 0.into() };
 const GONE: fn() -> ObjectHeader = || ObjectHeader { ref_count: 0.into(), flags: FLAG_DELETED.into() };
 
 fn bdf_of(device: &IommuDeviceSer) -> Bdf {
@@ -290,22 +291,32 @@ pub(crate) fn preserve_device(
     let token = UNIT_BASE + 0x1000 * u64::try_from(unit).expect("two units");
     let pages = root_pages(memory, root, bdf);
     preserve_pages(memory, &pages)?;
-    let found = units(&memory.ram.mem, &ser).into_iter().find(|(_, hw)| hw.hw.token.get() == token);
-    let hw = match found {
-        Some((at, mut hw)) => {
-            hw.hw.header.ref_count = (hw.hw.header.ref_count.get() + 1).into();
-            memory.update_obj(at, &hw);
-            at
-        }
+    let known = units(&memory.ram.mem, &ser).into_iter().find(|(_, hw)| hw.hw.token.get() == token);
+    let fresh = known.is_none();
+    let hw = match known {
+        Some((at, _)) => at,
         None => {
-            let hw = IommuHwSer { header: NEW(), token: token.into(), kind: KIND_SIM.into() };
-            append(memory, ser.hw_array.get(), &SimHwSer { hw, root_table: root.0.raw().into() })?
+            let hw = IommuHwSer { header: NONE(), token: token.into(), kind: KIND_SIM.into() };
+            let unit = SimHwSer { hw, root_table: root.0.raw().into() };
+            append(memory, ser.hw_array.get(), &unit).inspect_err(|_| unpreserve_pages(memory, &pages))?
         }
     };
     let dev_map = DevMapSer { attachment_id: u64::from(id).into(), domain: domain.into(), iommu: hw.into() };
     let devid = u32::from(bdf.raw()).into();
     let record = IommuDeviceSer { header: NEW(), devid, pci_domain_nr: SEGMENT.into(), dev_map };
-    append(memory, ser.device_array.get(), &record)
+    let record = append(memory, ser.device_array.get(), &record);
+    let mut unit: SimHwSer = memory.read_obj(hw)?;
+    match &record {
+        Ok(_) => unit.hw.header.ref_count = (unit.hw.header.ref_count.get() + 1).into(),
+        // A unit without devices is given up again; one with devices keeps its pages.
+        Err(_) if fresh => {
+            unit.hw.header = GONE();
+            unpreserve_pages(memory, &pages);
+        }
+        Err(_) => {}
+    }
+    memory.update_obj(hw, &unit);
+    record
 }
 
 fn unit_of(parts: &mut Parts<'_>, bdf: Bdf) -> KResult<usize> {

@@ -84,6 +84,9 @@ fn check_len(len: u64) -> Result<usize, MemError> {
     usize::try_from(len).map_err(|_| MemError::Size { len })
 }
 
+/// From so many zeros on pages are given back instead of written: the size of a huge page.
+const DROPPED: u64 = 2 << 20;
+
 impl PhysMem {
     /// Private memory of `len` zero bytes.
     ///
@@ -245,11 +248,27 @@ impl PhysMem {
         if self.touches_adopted(addr, len) {
             return self.fill_adopted(addr, len, byte);
         }
+        if byte == 0 && len >= DROPPED && self.drop_pages(addr, len) {
+            return Ok(());
+        }
         let count = usize::try_from(len).expect("locate proved that it fits in the mapping");
         // SAFETY: `locate` proved that `count` bytes at `to` lie in the mapping; `&mut self` excludes others.
         // Whole bytes are stored, so it does not matter that a file's other users may look meanwhile.
         unsafe { std::ptr::write_bytes(to, byte, count) };
         Ok(())
+    }
+
+    /// Gives whole pages back to the host, which read as zeros from then on: guests of gigabytes are zeroed without being
+    /// touched. `false` if it cannot be done here.
+    fn drop_pages(&mut self, addr: PhysAddr, len: u64) -> bool {
+        let (Ok(from), Ok(count)) = (usize::try_from(addr.raw()), usize::try_from(len)) else { return false };
+        let whole = addr.is_page_aligned() && len.is_multiple_of(PAGE_SIZE);
+        if !whole || !matches!(self.backing, Backing::Private) {
+            return false;
+        }
+        // SAFETY: MADV_DONTNEED on whole pages of a private anonymous mapping drops them; later accesses read zeros. The
+        // caller located the range in the mapping, and no Rust reference points into it.
+        unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, from, count).is_ok() }
     }
 
     /// [`Self::fill`] where some of the memory is a host file's.

@@ -138,3 +138,21 @@ proptest! {
         prop_assert!(all == model);
     }
 }
+
+/// Large runs of zeros are pages given back: nothing else may change by it.
+#[test]
+fn zeroing_much_is_zeroing_exactly_that() {
+    let mut mem = PhysMem::anonymous(16 << 20).expect("the host has room");
+    mem.fill(PhysAddr::new(0), 16 << 20, 7).expect("inside");
+    mem.fill(PhysAddr::new(4 << 20), 4 << 20, 0).expect("inside");
+    mem.fill(PhysAddr::new((12 << 20) + 1), 2 << 20, 0).expect("inside, and no whole pages");
+    for (from, to, byte) in [
+        (0, 4 << 20, 7),
+        (4 << 20, 8 << 20, 0),
+        (8 << 20, (12 << 20) + 1, 7),
+        ((12 << 20) + 1, (14 << 20) + 1, 0),
+        ((14 << 20) + 1, 16 << 20, 7),
+    ] {
+        assert!(mem.is_filled_with(PhysAddr::new(from), to - from, byte).expect("inside"), "{from:#x}");
+    }
+}
