@@ -52,7 +52,7 @@ fn headers(c: &mut Criterion) {
     let mut group = c.benchmark_group("header");
     group.throughput(Throughput::Bytes(text.len() as u64));
     group.bench_function("read", |b| {
-        b.iter_batched(|| &text, |text| read_alone("x.h", text), BatchSize::LargeInput)
+        b.iter_batched(|| &text, |text| read_alone("x.h", text), BatchSize::LargeInput);
     });
     let loaded = read_alone("x.h", &text);
     group.bench_function("lint", |b| b.iter(|| lint(black_box(&loaded), None)));
