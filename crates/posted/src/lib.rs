@@ -190,12 +190,13 @@ impl<H: Host> Posted<H> {
     /// EBUSY: an update is under way; EEXIST: one with this name.
     pub fn register_subsystem(&mut self, host: &mut H, subsystem: Rc<dyn Subsystem<H>>) -> KResult<()> {
         self.check_idle("a subsystem is registered")?;
-        self.members.add(subsystem.clone())?;
+        let added = subsystem.clone();
+        self.members.add(subsystem)?;
         if self.design == Design::V2 || self.state != State::Updated {
             return Ok(());
         }
-        match self.incoming.as_ref().map(|incoming| incoming.value(subsystem.name())) {
-            Some(Ok(data)) => subsystem.boot(host, data),
+        match self.incoming.as_ref().map(|incoming| incoming.value(added.name())) {
+            Some(Ok(data)) => added.boot(host, data),
             Some(Err(refusal)) => host.memory().log.warn(format!("liveupdate: {}", refusal.reason)),
             None => {}
         }
