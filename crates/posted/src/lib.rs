@@ -190,7 +190,7 @@ impl<H: Host> Posted<H> {
     /// EBUSY: an update is under way; EEXIST: one with this name.
     pub fn register_subsystem(&mut self, host: &mut H, subsystem: Rc<dyn Subsystem<H>>) -> KResult<()> {
         self.check_idle("a subsystem is registered")?;
-        let added = Rc::clone(&subsystem);
+        let added = subsystem.clone();
         self.members.add(subsystem)?;
         if self.design == Design::V2 || self.state != State::Updated {
             return Ok(());

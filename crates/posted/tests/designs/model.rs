@@ -135,11 +135,11 @@ impl Model {
     fn preserve(&mut self, token: u64) -> Answer {
         let refused = if !self.idle() {
             Some(Errno::EBUSY)
-        } else if self.files.contains_key(&token) {
-            Some(Errno::EEXIST)
-        } else {
-            self.files.insert(token, Normal);
+        } else if let std::collections::btree_map::Entry::Vacant(place) = self.files.entry(token) {
+            place.insert(Normal);
             None
+        } else {
+            Some(Errno::EEXIST)
         };
         // The third design hides it.
         refused.filter(|_| self.design == Design::V2)
@@ -354,8 +354,10 @@ impl Model {
                 self.tree.retain(|token| !self.files.contains_key(token));
                 self.files.clear();
             }
+            // Only what was prepared is taken out of the tree; what was cancelled by itself is still named there.
             Design::V3 => {
-                self.tree.retain(|token| !self.files.contains_key(token));
+                let files = &self.files;
+                self.tree.retain(|token| files.get(token).is_none_or(|state| *state == Normal));
                 self.files.clear();
             }
             Design::V4 => {}
