@@ -230,7 +230,7 @@ impl SourceCode for Lines {
         let start = if before == 0 { span.offset() } else { start_of(first) };
         let column = if before == 0 { start - start_of(own) } else { 0 };
         let end = span.offset().saturating_add(span.len()).min(text.len());
-        let last = line(end.saturating_sub(usize::from(span.len() > 0))).saturating_add(after);
+        let last = line(end.saturating_sub(usize::from(!span.is_empty()))).saturating_add(after);
         let stop = start_of(last + 1);
         let data = text.get(start..stop).ok_or(miette::MietteError::OutOfBounds)?;
         let (shown, lines) = (SourceSpan::new(start.into(), data.len()), last - first + 1);
