@@ -219,6 +219,11 @@ fn the_chapter_on_posted_designs_is_true() {
 }
 
 #[test]
+fn the_chapter_on_devices_is_true() {
+    assert_eq!(check_page("docs/devices.md"), 1);
+}
+
+#[test]
 fn the_chapter_on_exploring_is_true() {
     assert_eq!(check_page("docs/explore.md"), 7);
 }
@@ -249,6 +254,7 @@ fn no_other_page_shows_commands_that_nobody_runs() {
         "abi.md",
         "tour.md",
         "command.md",
+        "devices.md",
         "explore.md",
         "inspect.md",
         "json.md",

@@ -9,9 +9,10 @@ use serde_json::{Map, Value};
 
 /// The reports of scenarios that between them have every kind of record and every field.
 fn reports() -> Vec<Map<String, Value>> {
-    let runs: [(&[&str], i32); 2] = [
+    let runs: [(&[&str], i32); 3] = [
         (&["sim-scenarios/files/seals.kdl", "sim-scenarios/sessions/killed-custodian.kdl"], 0),
         (&["--release", "6.19", "sim-scenarios/basics/vm-live-update.kdl"], 1),
+        (&["sim-scenarios/devices-vm/vm-story.kdl"], 0),
     ];
     let mut found = Vec::new();
     for (arguments, code) in runs {
@@ -23,7 +24,7 @@ fn reports() -> Vec<Map<String, Value>> {
             other => panic!("{other:?}"),
         }));
     }
-    assert_eq!(found.len(), 3);
+    assert_eq!(found.len(), 4);
     found
 }
 
@@ -41,7 +42,10 @@ fn the_documented_fields_are_those_of_the_output() {
             let kind = record["kind"].as_str().expect("a kind").to_owned();
             seen.entry(kind).or_default().push(record);
         }
-        seen.entry(String::from("ledger")).or_default().extend(objects(&report["ledger"]));
+        for list in ["ledger", "timeline", "invariants"] {
+            let lines = report.get(list).into_iter().flat_map(objects);
+            seen.entry(list.to_owned()).or_default().extend(lines);
+        }
         seen.entry(String::from("report")).or_default().push(report);
     }
     check_json(&json_tables("json"), &seen);

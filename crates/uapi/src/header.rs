@@ -1,7 +1,7 @@
 //! C headers, read into what they declare.
 //!
-//! Reading has three steps. [`preprocess`] does what the preprocessor would, in place. tree-sitter finds structures, enums
-//! and typedefs in what is left, and says what it does not understand. [`scope`] and [`layout`] then give names values and
+//! Reading has three steps. `preprocess` does what the preprocessor would, in place. tree-sitter finds structures, enums
+//! and typedefs in what is left, and says what it does not understand. `scope` and `layout` then give names values and
 //! members places, on request. A header may include others; a [`Library`] reads each once.
 //!
 //! Hostile text gives problems, never a panic or a loop: work is bounded by the length of the text. Not here: files (the
