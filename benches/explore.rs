@@ -71,7 +71,7 @@ fn long(quirk: Quirk) -> (Campaign, u64, Broken) {
 fn shrinking(c: &mut Criterion) {
     let mut group = c.benchmark_group("explore-shrink-200");
     group.sample_size(10);
-    for quirk in [Quirk::ExecSealImpliesWrite, Quirk::AccessModeGrows, Quirk::OwnerKeptAfterFinish] {
+    for quirk in [Quirk::ExecSealImpliesWrite, Quirk::AccessModeGrows] {
         let (_, seed, broken) = long(quirk);
         let mut world = World::new(broken.case.memory).expect("the host has room");
         group.bench_function(quirk.name(), |b| {
