@@ -23,7 +23,7 @@ use crate::cmdline::Parameters;
 use crate::core::Core;
 use crate::faults::Faults;
 use crate::image::ImageKind;
-use crate::module::Modules;
+use crate::module::{Drivers, Modules};
 use crate::posted::Control;
 use crate::process::Pid;
 use crate::{Kernel, Machine, State, World, devices};
@@ -146,8 +146,12 @@ pub struct BootReport {
     pub params: Option<BootParams>,
 }
 
-/// A kernel that booted, or the memory and log of one that panicked.
-type Booted = Result<Kernel, (World, KernelLog, String)>;
+/// What is left of a kernel that panicked while it booted: the world, its log, and why.
+type Panicked = (World, KernelLog, String);
+/// A kernel that booted, or what is left of it.
+type Booted = Result<Kernel, Panicked>;
+/// How the line of a panic begins.
+const PANIC: &str = "Kernel panic - not syncing: ";
 
 /// The handlers of a kernel, each with the test FLBs if they are built in.
 fn register_handlers(luo: &mut Luo<Core>, core: &mut Core, memfd: Rc<MemfdHandler>, parameters: &Parameters) {
@@ -193,28 +197,40 @@ fn profile_for(release: &Release, wanted: Profile, log: &mut KernelLog) -> Profi
     Profile::Mainline
 }
 
-impl Kernel {
-    /// Builds a kernel from a memory and the two pairs: nothing else crosses.
-    fn boot(
-        world: World,
-        params: Option<BootParams>,
-        release: &'static Release,
-        options: &BootOptions,
-        modules: &Modules,
-    ) -> Booted {
-        let World { memory, mut hardware } = world;
+/// What a kernel is built with and told, before it looks at memory.
+struct Setup<'a> {
+    release: &'static Release,
+    options: &'a BootOptions,
+    quirks: Quirks,
+    profile: Profile,
+    parameters: Parameters,
+}
+
+impl<'a> Setup<'a> {
+    fn read(release: &'static Release, options: &'a BootOptions, log: &mut KernelLog) -> Self {
         let quirks = options.quirks(release);
-        let mut log = KernelLog::default();
         log.info(format!("Linux version {} (luosim)", release.point));
         log.info(format!("Command line: {}", options.cmdline));
-        let profile = profile_for(release, options.profile, &mut log);
-        let mut parameters = Parameters::parse(&options.cmdline, release, &mut log);
+        let profile = profile_for(release, options.profile, log);
+        let mut parameters = Parameters::parse(&options.cmdline, release, log);
         // The kernel's test objects came with the first real ones.
         parameters.test_flbs &= release.flb;
         if parameters.kho && parameters.crash_kernel && !quirks.has(Quirk::CrashKernelKeepsKho) {
             log.info("KHO: disabled in the kdump kernel");
             parameters.kho = false;
         }
+        Self { release, options, quirks, profile, parameters }
+    }
+
+    /// Memory, KHO and the orchestrator.
+    fn early(
+        &self,
+        world: World,
+        params: Option<BootParams>,
+        mut log: KernelLog,
+    ) -> Result<(Luo<Core>, Core), Panicked> {
+        let Self { release, options, quirks, profile, parameters } = self;
+        let World { memory, mut hardware } = world;
         let mut ram = Ram::new(memory);
         let config = KhoConfig {
             release,
@@ -226,11 +242,11 @@ impl Kernel {
         devices::pass(hardware.as_deref_mut(), &mut ram.mem, Phase::EarlyBoot);
         kho.reserve_mem(&mut ram, &mut log, &parameters.reserve);
         ram.let_go_of_lost_files();
-        let config = LuoConfig { release, quirks, requested: parameters.liveupdate };
-        let mut luo = match Luo::boot(&mut Memory { ram: &mut ram, kho: &mut kho, log: &mut log }, config) {
+        let config = LuoConfig { release, quirks: *quirks, requested: parameters.liveupdate };
+        let luo = match Luo::boot(&mut Memory { ram: &mut ram, kho: &mut kho, log: &mut log }, config) {
             Ok(luo) => luo,
             Err(panic) => {
-                log.err(format!("Kernel panic - not syncing: {panic}"));
+                log.err(format!("{PANIC}{panic}"));
                 let world = World { memory: ram.into_mem(), hardware };
                 return Err((world, log, format!("{panic} ({})", panic.refusal.reason)));
             }
@@ -242,45 +258,64 @@ impl Kernel {
             leave_free(&mut ram, free);
         }
         let (files, released, events, assumed) = (Files::default(), Vec::new(), Vec::new(), Vec::new());
-        let (devices, intrusion) = (Devices::new(profile, quirks), None);
-        let mut core = Core { ram, kho, log, files, released, events, devices, hardware, intrusion, assumed };
+        let (devices, intrusion) = (Devices::new(*profile, *quirks), None);
+        Ok((luo, Core { ram, kho, log, files, released, events, devices, hardware, intrusion, assumed }))
+    }
+
+    /// Handlers, devices, drivers, and the orchestrator of a posted design.
+    ///
+    /// # Errors
+    /// Why the kernel panics.
+    fn late(
+        &self,
+        luo: &mut Luo<Core>,
+        core: &mut Core,
+        modules: &Modules,
+    ) -> Result<(Drivers, Option<Control>), String> {
+        let Self { release, quirks, parameters, .. } = self;
         if let Some(version) = release.memfd.filter(|_| luo.enabled()) {
-            let memfd = Rc::new(MemfdHandler::new(version, quirks));
-            register_handlers(&mut luo, &mut core, memfd, &parameters);
+            register_handlers(luo, core, Rc::new(MemfdHandler::new(version, *quirks)), parameters);
         }
-        if let Err(why) = devices::bring_up(&mut luo, &mut core, parameters.vfio) {
-            core.log.err(format!("Kernel panic - not syncing: {why}"));
-            let world = World { memory: core.ram.into_mem(), hardware: core.hardware };
-            return Err((world, core.log, why));
-        }
-        let drivers = modules.init(&mut luo, &mut core);
-        let control = match release.posted.map(|design| Control::boot(&mut core, design, quirks, &parameters))
-        {
-            None => None,
-            Some(Ok(control)) => Some(control),
-            Some(Err(reason)) => {
-                core.log.err(format!("Kernel panic - not syncing: {reason}"));
+        devices::bring_up(luo, core, parameters.vfio)?;
+        let drivers = modules.init(luo, core);
+        let control = release.posted.map(|design| Control::boot(core, design, *quirks, parameters));
+        Ok((drivers, control.transpose()?))
+    }
+}
+
+impl Kernel {
+    /// Builds a kernel from a memory and the two pairs: nothing else crosses.
+    fn boot(
+        world: World,
+        params: Option<BootParams>,
+        release: &'static Release,
+        options: &BootOptions,
+        modules: &Modules,
+    ) -> Booted {
+        let mut log = KernelLog::default();
+        let setup = Setup::read(release, options, &mut log);
+        let (mut luo, mut core) = setup.early(world, params, log)?;
+        let (drivers, control) = match setup.late(&mut luo, &mut core, modules) {
+            Ok(made) => made,
+            Err(why) => {
+                core.log.err(format!("{PANIC}{why}"));
                 let world = World { memory: core.ram.into_mem(), hardware: core.hardware };
-                return Err((world, core.log, reason));
+                return Err((world, core.log, why));
             }
         };
-        let test_files = parameters.test_files;
-        let cmdline = options.cmdline.clone();
-        let (processes, tmpfs) = (BTreeMap::new(), BTreeMap::new());
-        let (image, crash_image) = (None, None);
         Ok(Self {
             release,
-            profile,
-            quirks,
-            cmdline,
-            test_files,
+            profile: setup.profile,
+            quirks: setup.quirks,
+            cmdline: options.cmdline.clone(),
+            test_files: setup.parameters.test_files,
             core,
             luo,
             control,
-            processes,
-            image,
-            crash_image,
-            tmpfs,
+            processes: BTreeMap::new(),
+            image: None,
+            crash_image: None,
+            tmpfs: BTreeMap::new(),
             drivers,
         })
     }

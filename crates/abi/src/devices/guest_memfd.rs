@@ -5,7 +5,7 @@ use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::kho::vmalloc::Descriptor;
-use crate::memfd::folio::PFN_BITS;
+use crate::memfd::folio::FolioEntry;
 
 /// The handler's string.
 pub const COMPATIBLE: &str = "guest_memfd_luo_v1";
@@ -53,20 +53,25 @@ impl GuestFolio {
     /// The entry of the folio with head frame `pfn` (52 bits) at page `index` of the file.
     #[must_use]
     pub fn new(pfn: u64, flags: u16, index: u64) -> Self {
-        let word = (pfn & ((1 << PFN_BITS) - 1)) | (u64::from(flags) << PFN_BITS);
-        Self { word: word.into(), index: index.into() }
+        let FolioEntry { word, index } = FolioEntry::new(pfn, flags, index);
+        Self { word, index }
+    }
+
+    /// The same 16 bytes as a memfd's: only the flags mean something else.
+    fn as_memfd(self) -> FolioEntry {
+        FolioEntry { word: self.word, index: self.index }
     }
 
     /// The head frame.
     #[must_use]
     pub fn pfn(&self) -> u64 {
-        self.word.get() & ((1 << PFN_BITS) - 1)
+        self.as_memfd().pfn()
     }
 
     /// The 12 flag bits.
     #[must_use]
     pub fn flags(&self) -> u16 {
-        u16::try_from(self.word.get() >> PFN_BITS).expect("twelve bits")
+        self.as_memfd().flags()
     }
 }
 
