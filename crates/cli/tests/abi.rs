@@ -4,7 +4,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{luosim, luosim_in, root, text};
+use common::{json_document, list, luosim, luosim_in, root, text};
 use serde_json::Value;
 
 fn header(name: &str) -> String {
@@ -12,15 +12,7 @@ fn header(name: &str) -> String {
 }
 
 fn json(arguments: &[&str], code: i32) -> Value {
-    let output = luosim(&[&["abi"], arguments].concat());
-    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", text(&output.stderr));
-    let printed = text(&output.stdout);
-    assert_eq!(printed.lines().count(), 1, "one document on one line");
-    serde_json::from_str(&printed).expect("JSON")
-}
-
-fn list<'a>(document: &'a Value, field: &str) -> &'a Vec<Value> {
-    document[field].as_array().unwrap_or_else(|| panic!("{field} is a list"))
+    json_document(&[&["abi"], arguments].concat(), code)
 }
 
 #[test]

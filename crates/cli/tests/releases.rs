@@ -2,19 +2,11 @@
 
 mod common;
 
-use common::{luosim, text};
+use common::{json_document, list, luosim, text};
 use serde_json::Value;
 
 fn json(arguments: &[&str]) -> Value {
-    let output = luosim(arguments);
-    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    let printed = text(&output.stdout);
-    assert_eq!(printed.lines().count(), 1, "one document on one line");
-    serde_json::from_str(&printed).expect("JSON")
-}
-
-fn list<'a>(document: &'a Value, field: &str) -> &'a Vec<Value> {
-    document[field].as_array().unwrap_or_else(|| panic!("{field} is a list"))
+    json_document(arguments, 0)
 }
 
 #[test]

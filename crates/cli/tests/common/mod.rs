@@ -222,3 +222,17 @@ impl Drop for Running {
         let _ = self.child.wait();
     }
 }
+
+/// The one document that a command prints on one line, which ends with this exit code.
+pub(crate) fn json_document(arguments: &[&str], code: i32) -> Value {
+    let output = luosim(arguments);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", text(&output.stderr));
+    let printed = text(&output.stdout);
+    assert_eq!(printed.lines().count(), 1, "one document on one line");
+    serde_json::from_str(&printed).expect("JSON")
+}
+
+/// A field of a document that is a list.
+pub(crate) fn list<'a>(document: &'a Value, field: &str) -> &'a Vec<Value> {
+    document[field].as_array().unwrap_or_else(|| panic!("{field} is a list"))
+}
