@@ -166,3 +166,39 @@ fn seeds_that_once_misled() {
         assert!(findings.is_empty(), "{}", findings[0].scenario);
     }
 }
+
+/// What is done to two files at any point of a reboot: a position follows until its file is frozen, contents always.
+#[test]
+fn calls_inside_a_reboot_are_carried_as_they_must() {
+    let (arg, plan) = (Argument::Normal, Plan::new(ReleaseId::V7_3));
+    let mut world = World::new(32 << 20).expect("room");
+    for (fd, point) in [2, 3].into_iter().flat_map(|fd| (0..5).map(move |point| (fd, point))) {
+        let inside = [
+            Action::SeekInReboot { p: 0, fd, to: 700, point },
+            Action::WriteInReboot { p: 0, fd, at: 0, cells: 1, seed: 9, point },
+        ];
+        for call in inside {
+            let file = |new, token| {
+                [
+                    Action::Memfd { p: 0, new, kind: 0, huge: false },
+                    Action::Write { p: 0, fd: new, at: 0, cells: 8, seed: 1 },
+                    Action::Seek { p: 0, fd: new, to: 100 },
+                    Action::Preserve { p: 0, session: 1, fd: new, token, arg },
+                ]
+            };
+            let before =
+                [Action::Open { p: 0, new: 0 }, Action::Create { p: 0, device: 0, name: 0, new: 1, arg }];
+            let after = [
+                Action::Kexec { p: 0, plan },
+                Action::Open { p: 0, new: 0 },
+                Action::Take { p: 0, device: 0, name: 0, new: 1, arg },
+                Action::Retrieve { p: 0, session: 1, token: 1, new: 2, arg },
+                Action::Retrieve { p: 0, session: 1, token: 2, new: 3, arg },
+            ];
+            let actions = [&before[..], &file(2, 1), &file(3, 2), &[call], &after].concat();
+            let (quirks_on, quirks_off) = (Vec::new(), shipped_quirks());
+            let case = Case { memory: 32 << 20, first: plan, quirks_on, quirks_off, max_procs: 1, actions };
+            assert_eq!(world.run(&case, false).expect("room"), Ok(()), "{case:?}");
+        }
+    }
+}
