@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod argument;
 pub mod devices;
 pub mod errno;
 pub mod extensible;

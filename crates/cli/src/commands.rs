@@ -119,7 +119,9 @@ pub(crate) fn release(text: &str) -> Result<ReleaseId, String> {
         let known: Vec<&str> = RELEASES.iter().map(|release| release.name).collect();
         let known = format!("luosim knows the releases {}", known.join(", "));
         match ReleaseId::named(text) {
-            Some(_) => format!("{text} was posted and never released: it runs in scenarios alone; {known}"),
+            Some(_) => format!(
+                "{text} was posted and never released: it runs in scenarios and under `luosim exec`; {known}"
+            ),
             None => known,
         }
     })

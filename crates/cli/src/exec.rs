@@ -13,7 +13,7 @@ use luosim_gate::{End, Finished, Groups, Holes, Look, Options, Watch};
 use luosim_machine::{BootOptions, BootReport};
 use luosim_sim::transcript::ledger_lines;
 
-use crate::commands::release;
+use crate::commands::bootable;
 use crate::message;
 use crate::record::Recorder;
 use crate::render::{self, BOLD, DIM, WARN, paint};
@@ -33,6 +33,7 @@ Examples:
   luosim exec --generations 2 -- ./agent        ends well, kexec, the same again
   luosim exec --then './agent --check' -- ./agent --store
   luosim exec --chain 6.19,7.3 --trace -- ./agent
+  luosim exec --release posted-v3 -- ./agent    on a design that was posted and never merged
   luosim exec --init ./init.sh                  like PID 1: again after each reboot(KEXEC)
 
 A program makes the kexec itself with reboot(LINUX_REBOOT_CMD_KEXEC), or `luosim ctl kexec` does \
@@ -63,11 +64,11 @@ pub(crate) struct ExecArguments {
     /// Program and arguments of the first generation, and of all if no other is given
     #[arg(last = true, value_name = "PROGRAM", required_unless_present = "init")]
     program: Vec<OsString>,
-    /// Release of every kernel
-    #[arg(long, value_name = "RELEASE", value_parser = release, default_value = "7.3", conflicts_with = "chain")]
+    /// Release of every kernel, or posted design
+    #[arg(long, value_name = "RELEASE", value_parser = bootable, default_value = "7.3", conflicts_with = "chain")]
     release: ReleaseId,
-    /// Release of each kernel, in turn
-    #[arg(long, value_name = "RELEASES", value_parser = release, value_delimiter = ',')]
+    /// Release, or posted design, of each kernel, in turn
+    #[arg(long, value_name = "RELEASES", value_parser = bootable, value_delimiter = ',')]
     chain: Vec<ReleaseId>,
     /// How many generations run
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Generations")]

@@ -8,15 +8,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use luosim_abi::Errno;
+use luosim_abi::posted::State;
 use luosim_abi::profile::Profile;
 use luosim_abi::quirk::Quirk;
-use luosim_gate::deed::{Answer, Change, Deed, Served, Subject};
+use luosim_gate::deed::{Answer, Change, Deed, On, Served, Subject};
 use luosim_machine::{BootReport, Outcome};
 use luosim_scenario::{Call, Op, Scenario, Step, Value};
 
 const KEXEC: &str = "LINUX_REBOOT_CMD_KEXEC";
 /// Descriptors enough for every label of a recording.
 const NOFILE: u32 = 1 << 20;
+/// Flags of an open that the kernel looks at: access mode, O_EXCL, O_CLOEXEC.
+const KEPT_FLAGS: u32 = 0o2_000_203;
 const SEAL_SEAL: u32 = 1;
 const SEAL_EXEC: u32 = 0x20;
 
@@ -47,7 +50,7 @@ pub(crate) struct Recorder {
     sessions: BTreeMap<u32, String>,
     files: BTreeMap<u64, File>,
     foreign: Option<String>,
-    device: Option<String>,
+    devices: BTreeMap<u32, String>,
     labels: u32,
     /// Releases of the kernels, in turn.
     releases: Vec<&'static str>,
@@ -62,6 +65,14 @@ fn text(value: impl Into<String>) -> Value {
 
 fn number(value: impl Into<i128>) -> Value {
     Value::Number(value.into())
+}
+
+/// A call with the state that it must give, if it gave one.
+fn told(call: Call, state: Option<State>) -> Call {
+    match state {
+        Some(state) => call.with("state", text(state.name())),
+        None => call,
+    }
 }
 
 fn is_fault(answer: &Answer) -> bool {
@@ -85,7 +96,7 @@ impl Recorder {
             sessions: BTreeMap::new(),
             files: BTreeMap::new(),
             foreign: None,
-            device: None,
+            devices: BTreeMap::new(),
             labels: 0,
             releases,
             quirks,
@@ -130,7 +141,8 @@ impl Recorder {
         self.scenario.steps.push(Step::Machine(expected));
         self.rebooted = false;
         self.processes.clear();
-        (self.root, self.device, self.foreign) = (None, None, None);
+        (self.root, self.foreign) = (None, None);
+        self.devices.clear();
         self.sessions.clear();
         self.files.clear();
     }
@@ -211,7 +223,7 @@ impl Recorder {
     pub(crate) fn served(&mut self, served: &Served) {
         let call = match &served.deed {
             Deed::DeviceClosed => {
-                if let Some(label) = self.device.take() {
+                if let Some(label) = served.device.and_then(|device| self.devices.remove(&device)) {
                     self.close_everywhere(&label);
                 }
                 return;
@@ -233,18 +245,25 @@ impl Recorder {
 
     fn step(&mut self, pid: u32, served: &Served) {
         match &served.deed {
-            Deed::OpenDevice { flags } => self.open_device(pid, *flags, &served.answer),
+            Deed::OpenDevice { flags } => self.open_device(pid, *flags, served),
             Deed::CreateSession { name, .. } => self.session(pid, Op::CreateSession, name, served),
             Deed::RetrieveSession { name, .. } => self.session(pid, Op::RetrieveSession, name, served),
             // The file is preserved although the reply could not be written: nothing to expect.
-            Deed::PreserveFd { fd, token, file: file @ Subject::Memory { .. }, .. }
+            Deed::PreserveFd { on: On::Session(..), file: Subject::Memory { .. }, .. }
                 if is_fault(&served.answer) =>
             {
                 let served = Served { answer: Answer::Value(0), ..served.clone() };
-                self.preserve(pid, *fd, *token, file, &served);
+                self.preserve(pid, &served);
             }
-            Deed::PreserveFd { fd, token, file, .. } => self.preserve(pid, *fd, *token, file, served),
-            Deed::RetrieveFd { token, .. } => self.retrieve(pid, *token, served),
+            // Without sessions it is undone then: nothing happened.
+            Deed::PreserveFd { file: Subject::Memory { .. }, .. } if is_fault(&served.answer) => {}
+            Deed::PreserveFd { .. } => self.preserve(pid, served),
+            Deed::RetrieveFd { on, token, .. } => self.retrieve(pid, on, *token, served),
+            Deed::UnpreserveFd { .. }
+            | Deed::GetState { .. }
+            | Deed::SetEvent { .. }
+            | Deed::GetFdState { .. }
+            | Deed::SetFdEvent { .. } => self.posted(pid, served),
             Deed::Finish { reserved, .. } => {
                 let call = Call::new(Op::Finish);
                 let call = if *reserved == 0 { call } else { call.with("reserved", number(*reserved)) };
@@ -281,20 +300,24 @@ impl Recorder {
         self.push(pid, Call::new(Op::Nofile).with("limit", number(limit)));
     }
 
-    fn open_device(&mut self, pid: u32, flags: u32, answer: &Answer) {
+    fn open_device(&mut self, pid: u32, flags: u32, served: &Served) {
         let label = self.label("device");
         let call = Call::new(Op::Open)
             .with("path", text("/dev/liveupdate"))
-            .with("flags", number(flags & 0o2_000_003))
+            .with("flags", number(flags & KEPT_FLAGS))
             .with("as", text(label.clone()));
-        if self.add(pid, call, answer) {
+        if self.add(pid, call, &served.answer)
+            && let Some(device) = served.device
+        {
             self.give(pid, &label);
-            self.device = Some(label);
+            self.devices.insert(device, label);
         }
     }
 
-    fn device_label(&mut self, pid: u32) -> String {
-        match self.device.clone() {
+    /// The device that a call is made on; it may have been opened without our being asked.
+    fn device_label(&mut self, pid: u32, served: &Served) -> String {
+        let label = served.device.and_then(|device| self.devices.get(&device)).cloned();
+        match label {
             Some(label) => {
                 self.bring(pid, &label);
                 label
@@ -303,8 +326,54 @@ impl Recorder {
         }
     }
 
+    /// What a call of either kind is made on.
+    fn on(&mut self, pid: u32, on: &On, served: &Served) -> Option<(&'static str, String)> {
+        match on {
+            On::Device(_) => Some(("device", self.device_label(pid, served))),
+            On::Session(..) => Some(("session", self.session_label(pid, served)?)),
+        }
+    }
+
+    /// Calls that only the posted designs have.
+    fn posted(&mut self, pid: u32, served: &Served) {
+        let Some(call) = self.posted_call(pid, served) else { return };
+        self.add(pid, call, &served.answer);
+    }
+
+    fn posted_call(&mut self, pid: u32, served: &Served) -> Option<Call> {
+        let call = match &served.deed {
+            Deed::UnpreserveFd { on, token, reserved, .. } => {
+                let (kind, label) = self.on(pid, on, served)?;
+                let op = if kind == "session" { Op::Unpreserve } else { Op::FdUnpreserve };
+                let call = Call::new(op).with(kind, text(label)).with("token", number(*token));
+                if *reserved == 0 { call } else { call.with("reserved", number(*reserved)) }
+            }
+            Deed::GetState { on, state, .. } => {
+                let (_, label) = self.on(pid, on, served)?;
+                told(Call::new(Op::GetState).with("fd", text(label)), *state)
+            }
+            Deed::SetEvent { on, event, .. } => {
+                let (_, label) = self.on(pid, on, served)?;
+                Call::new(Op::SetEvent).with("fd", text(label)).with("event", text(event.name()))
+            }
+            Deed::GetFdState { token, incoming, state, .. } => {
+                let device = self.device_label(pid, served);
+                let call = Call::new(Op::FdState).with("device", text(device)).with("token", number(*token));
+                let call = if *incoming { call.with("incoming", number(1)) } else { call };
+                told(call, *state)
+            }
+            Deed::SetFdEvent { token, event, .. } => {
+                let device = self.device_label(pid, served);
+                let call = Call::new(Op::FdEvent).with("device", text(device));
+                call.with("event", text(event.name())).with("token", number(*token))
+            }
+            _ => return None,
+        };
+        Some(call)
+    }
+
     fn session(&mut self, pid: u32, op: Op, name: &[u8], served: &Served) {
-        let device = self.device_label(pid);
+        let device = self.device_label(pid, served);
         let label = self.label("session");
         let call = Call::new(op).with("device", text(device)).with("as", text(label.clone()));
         let call = match std::str::from_utf8(name) {
@@ -330,17 +399,20 @@ impl Recorder {
         self.add(pid, call.with(parameter, text(label)), &served.answer);
     }
 
-    fn preserve(&mut self, pid: u32, fd: i32, token: u64, file: &Subject, served: &Served) {
-        let Some(session) = self.session_label(pid, served) else { return };
+    fn preserve(&mut self, pid: u32, served: &Served) {
+        let Deed::PreserveFd { on, fd, token, flags, file, .. } = &served.deed else { return };
+        let Some((kind, label)) = self.on(pid, on, served) else { return };
         let what = match file {
             Subject::Memory { inode, name, size, seals, position } => {
                 text(self.memory_file(pid, *inode, name, (*size, *seals, *position)))
             }
             Subject::Foreign => text(self.foreign_file(pid)),
-            Subject::Bad => number(if fd < 0 { fd } else { 1 << 20 }),
+            Subject::Bad => number(if *fd < 0 { *fd } else { 1 << 20 }),
         };
-        let call = Call::new(Op::Preserve).with("session", text(session)).with("fd", what);
-        self.add(pid, call.with("token", number(token)), &served.answer);
+        let op = if kind == "session" { Op::Preserve } else { Op::FdPreserve };
+        let call = Call::new(op).with(kind, text(label)).with("fd", what).with("token", number(*token));
+        let call = if *flags == 0 { call } else { call.with("flags", number(*flags)) };
+        self.add(pid, call, &served.answer);
     }
 
     /// The label of a memory file, made as it is now.
@@ -417,13 +489,12 @@ impl Recorder {
         label
     }
 
-    fn retrieve(&mut self, pid: u32, token: u64, served: &Served) {
-        let Some(session) = self.session_label(pid, served) else { return };
+    fn retrieve(&mut self, pid: u32, on: &On, token: u64, served: &Served) {
+        let Some((kind, on)) = self.on(pid, on, served) else { return };
         let label = self.label("retrieved");
-        let call = Call::new(Op::Retrieve)
-            .with("session", text(session))
-            .with("token", number(token))
-            .with("as", text(label.clone()));
+        let op = if kind == "session" { Op::Retrieve } else { Op::FdRestore };
+        let call =
+            Call::new(op).with(kind, text(on)).with("token", number(token)).with("as", text(label.clone()));
         if self.add(pid, call, &served.answer) {
             self.give(pid, &label);
             if let Some(inode) = served.inode {
@@ -435,7 +506,7 @@ impl Recorder {
     fn ioctl(&mut self, pid: u32, code: u32, argument: &[u8], cut: bool, served: &Served) {
         let label = match self.session_label(pid, served) {
             Some(label) => label,
-            None => self.device_label(pid),
+            None => self.device_label(pid, served),
         };
         let mut call = Call::new(Op::Ioctl).with("fd", text(label)).with("cmd", number(code));
         let fault = is_fault(&served.answer);

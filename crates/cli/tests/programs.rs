@@ -131,6 +131,126 @@ fn soak_leaves_nothing_behind() {
     });
 }
 
+/// The same program in all generations of one design; it makes each kexec itself. What was recorded replays.
+fn on_its_design(workshop: &Workshop, design: &str, program: &str, options: &[&str], user: Option<u32>) {
+    let name = design.replace('-', "_");
+    let recorded =
+        workshop.path("tmp").join(format!("{name}-{}.kdl", user.unwrap_or(0))).display().to_string();
+    let start = ["-q", "--record", &recorded, "--release", design, "--generations", "3"];
+    let arguments = [&start, options].concat();
+    let ran = workshop.exec(user, &arguments);
+    check(&ran, &name, 1, &format!("as {user:?}: luosim exec {}", arguments.join(" ")));
+    let replayed = workshop.luosim(user).args(["run", "--quiet", &recorded]).output().expect("it starts");
+    let shown = common::text(&replayed.stdout);
+    assert!(replayed.status.success() && shown.contains("ok, "), "{program}: {shown}");
+}
+
+#[test]
+fn each_posted_design_has_a_client() {
+    let Some(workshop) = Workshop::new() else { return };
+    for (design, told) in
+        [("posted-v2", None), ("posted-v3", Some("preserve-error-lost")), ("posted-v4", None)]
+    {
+        for linkage in [Linkage::Static, Linkage::Dynamic] {
+            let Some(program) = workshop.compile(&design.replace('-', "_"), linkage) else { continue };
+            let program = program.display().to_string();
+            for user in users() {
+                on_its_design(&workshop, design, &program, &["--", &program], user);
+                if let Some(quirk) = told {
+                    let options = ["--without-quirk", quirk, "--", &program, "-f"];
+                    on_its_design(&workshop, design, &program, &options, user);
+                }
+            }
+        }
+    }
+}
+
+/// The second and third design leave the same trees; the fourth leaves others, and its reader finds that out by a panic.
+#[test]
+fn posted_designs_follow_one_another() {
+    let Some(workshop) = Workshop::new() else { return };
+    let compile =
+        |name: &str| workshop.compile(name, Linkage::Dynamic).expect("it links").display().to_string();
+    let [second, third, fourth] = ["posted_v2", "posted_v3", "posted_v4"].map(compile);
+    let (middle, last) = (format!("{third} 2"), format!("{second} 3"));
+    let ran = workshop.exec(
+        None,
+        &[
+            "-q",
+            "--chain",
+            "posted-v2,posted-v3,posted-v2",
+            "--then",
+            &middle,
+            "--then",
+            &last,
+            "--",
+            &second,
+        ],
+    );
+    check(&ran, "posted_v2", 1, "v2, v3, v2");
+    for (chain, program, wanted) in [
+        (
+            "posted-v4,posted-v2",
+            &fourth,
+            "luosim: the kernel panicked: live update data cannot be restored: the previous kernel left no 8-byte value of subsystem 'file-descriptors'\n",
+        ),
+        (
+            "posted-v2,posted-v4",
+            &second,
+            "luosim: the kernel panicked: live update data cannot be restored: the previous kernel left no 8-byte value of subsystem 'luo-session-v1'\n",
+        ),
+    ] {
+        let ran = workshop.exec(None, &["-q", "--chain", chain, "--then", &last, "--", program]);
+        assert_eq!((ran.status.code(), ran.stderr.as_str()), (Some(124), wanted), "{chain}");
+    }
+    // A release that does not know the tree shows neither a state nor what was left.
+    let look = "test ! -e /sys/kernel/liveupdate && test -c /dev/liveupdate && cat /sys/kernel/kexec_loaded";
+    let ran = workshop.exec(None, &["-q", "--chain", "posted-v3,7.3", "--then", look, "--", &third]);
+    assert_eq!((ran.status.code(), ran.stdout.as_str()), (Some(0), "0\n"), "{}", ran.stderr);
+}
+
+#[test]
+fn calls_on_a_posted_design_are_told_in_its_words() {
+    let Some(workshop) = Workshop::new() else { return };
+    for (design, wanted) in [
+        (
+            "posted-v2",
+            [
+                "ioctl(3, GET_STATE -> normal) = 0",
+                "FD_PRESERVE, fd=4, token=0x10, flags=0x7) = 0",
+                "ioctl(3, PREPARE) = 0",
+                "last close of /dev/liveupdate",
+            ],
+        ),
+        (
+            "posted-v3",
+            [
+                "SET_EVENT, prepare) = 0",
+                "GET_FD_STATE, token=0x10, incoming -> updated) = 0",
+                "SET_FD_EVENT, cancel, token=0x10) = 0",
+                "FD_RESTORE, token=0x20) = 4",
+            ],
+        ),
+        (
+            "posted-v4",
+            [
+                "CREATE_SESSION, \"vm\") = 5",
+                "\"vm\", SESSION_RESTORE_FD, token=0x10) = 5",
+                "\"gone\", SESSION_GET_STATE -> prepared) = 0",
+                "last close of session \"gone\"",
+            ],
+        ),
+    ] {
+        let program = workshop.compile(&design.replace('-', "_"), Linkage::Dynamic).expect("it links");
+        let program = program.display().to_string();
+        let ran =
+            workshop.exec(None, &["--trace", "--release", design, "--generations", "3", "--", &program]);
+        for part in wanted {
+            assert!(ran.stderr.contains(part), "{part} in the trace of {design}:\n{}", ran.stderr);
+        }
+    }
+}
+
 #[test]
 fn a_go_program_is_collected_and_preempted() {
     let Some(workshop) = Workshop::new() else { return };

@@ -113,7 +113,7 @@ fn run_program(spec: &Spec, socket: &OwnedFd, view: &View, common: &Common) -> !
         ),
         Err(error) => fail(socket, &format!("the seccomp filter cannot be installed: {error}")),
     };
-    let handles = [&listener, &view.cmdline, &view.device].into_iter().chain(&common.kexec_loaded);
+    let handles = [&listener, &view.cmdline, &view.device].into_iter().chain(&common.sysfs);
     let handles: Vec<BorrowedFd<'_>> = handles.map(AsFd::as_fd).collect();
     if send(socket.as_fd(), &[READY], &handles).is_err() {
         exit(126);

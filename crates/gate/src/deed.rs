@@ -3,6 +3,7 @@
 use std::fmt;
 
 use luosim_abi::Refusal;
+use luosim_abi::posted::{Event, State};
 
 /// Most bytes of an argument that are kept.
 pub const LONGEST: usize = 8192;
@@ -27,6 +28,24 @@ pub enum Subject {
     Foreign,
     /// Not open, or not usable.
     Bad,
+}
+
+/// What a command is given to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum On {
+    /// This descriptor of the device.
+    Device(i32),
+    /// This descriptor of the session with this name.
+    Session(i32, Vec<u8>),
+}
+
+impl fmt::Display for On {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Device(fd) => write!(f, "{fd}"),
+            Self::Session(fd, name) => write!(f, "{fd} \"{}\"", name.escape_ascii()),
+        }
+    }
 }
 
 /// A change of a memory file's size, layout or seals.
@@ -76,27 +95,78 @@ pub enum Deed {
         /// The name, up to its NUL.
         name: Vec<u8>,
     },
-    /// PRESERVE_FD.
+    /// PRESERVE_FD; FD_PRESERVE of a posted design.
     PreserveFd {
-        /// Descriptor of the session.
-        session: i32,
-        /// Name of the session.
-        name: Vec<u8>,
+        /// A session; the device in designs without.
+        on: On,
+        /// Name of the command.
+        command: &'static str,
         /// The descriptor to preserve.
         fd: i32,
         /// The token.
         token: u64,
+        /// Flags, where the command has any.
+        flags: u32,
         /// What the descriptor was found to be.
         file: Subject,
     },
-    /// RETRIEVE_FD.
+    /// RETRIEVE_FD; FD_RESTORE of a posted design.
     RetrieveFd {
-        /// Descriptor of the session.
-        session: i32,
-        /// Name of the session.
-        name: Vec<u8>,
+        /// A session; the device in designs without.
+        on: On,
+        /// Name of the command.
+        command: &'static str,
         /// The token.
         token: u64,
+    },
+    /// FD_UNPRESERVE of a posted design.
+    UnpreserveFd {
+        /// A session, or the device.
+        on: On,
+        /// Name of the command.
+        command: &'static str,
+        /// The token.
+        token: u64,
+        /// The reserved field, where the command has one.
+        reserved: u32,
+    },
+    /// GET_STATE of a posted design.
+    GetState {
+        /// A session, or the device.
+        on: On,
+        /// Name of the command.
+        command: &'static str,
+        /// What it was told.
+        state: Option<State>,
+    },
+    /// SET_EVENT of a posted design, or the command that is one event.
+    SetEvent {
+        /// A session, or the device.
+        on: On,
+        /// Name of the command.
+        command: &'static str,
+        /// The event.
+        event: Event,
+    },
+    /// GET_FD_STATE of a posted design.
+    GetFdState {
+        /// Descriptor of the device.
+        device: i32,
+        /// The token.
+        token: u64,
+        /// Whether it is one of the previous kernel's.
+        incoming: bool,
+        /// What it was told.
+        state: Option<State>,
+    },
+    /// SET_FD_EVENT of a posted design.
+    SetFdEvent {
+        /// Descriptor of the device.
+        device: i32,
+        /// The token.
+        token: u64,
+        /// The event.
+        event: Event,
     },
     /// FINISH.
     Finish {
@@ -170,11 +240,28 @@ impl fmt::Display for Deed {
             Self::RetrieveSession { device, name } => {
                 write!(f, "ioctl({device}, RETRIEVE_SESSION, \"{}\")", text(name))
             }
-            Self::PreserveFd { session, name, fd, token, .. } => {
-                write!(f, "ioctl({session} \"{}\", PRESERVE_FD, fd={fd}, token={token:#x})", text(name))
+            Self::PreserveFd { on, command, fd, token, flags, .. } => {
+                write!(f, "ioctl({on}, {command}, fd={fd}, token={token:#x}{})", unless_0("flags", *flags))
             }
-            Self::RetrieveFd { session, name, token } => {
-                write!(f, "ioctl({session} \"{}\", RETRIEVE_FD, token={token:#x})", text(name))
+            Self::RetrieveFd { on, command, token } => write!(f, "ioctl({on}, {command}, token={token:#x})"),
+            Self::UnpreserveFd { on, command, token, reserved } => {
+                write!(f, "ioctl({on}, {command}, token={token:#x}{})", unless_0("reserved", *reserved))
+            }
+            Self::GetState { on, command, state } => {
+                write!(f, "ioctl({on}, {command}{})", told(*state))
+            }
+            // The command of the second design is the event.
+            Self::SetEvent { on, command, event } if !command.ends_with("EVENT") => {
+                debug_assert_eq!(command.to_lowercase(), event.name());
+                write!(f, "ioctl({on}, {command})")
+            }
+            Self::SetEvent { on, command, event } => write!(f, "ioctl({on}, {command}, {})", event.name()),
+            Self::GetFdState { device, token, incoming, state } => {
+                let whose = if *incoming { ", incoming" } else { "" };
+                write!(f, "ioctl({device}, GET_FD_STATE, token={token:#x}{whose}{})", told(*state))
+            }
+            Self::SetFdEvent { device, token, event } => {
+                write!(f, "ioctl({device}, SET_FD_EVENT, {}, token={token:#x})", event.name())
             }
             Self::Finish { session, name, reserved: 0 } => {
                 write!(f, "ioctl({session} \"{}\", FINISH)", text(name))
@@ -195,6 +282,25 @@ impl fmt::Display for Deed {
             Self::Reboot { command } => write!(f, "reboot({command})"),
         }
     }
+}
+
+impl Deed {
+    /// Adds the state that came back.
+    pub(crate) fn tell(&mut self, told: Option<State>) {
+        if let Self::GetState { state, .. } | Self::GetFdState { state, .. } = self {
+            *state = told;
+        }
+    }
+}
+
+/// A member that is not as usual.
+fn unless_0(name: &str, value: u32) -> String {
+    if value == 0 { String::new() } else { format!(", {name}={value:#x}") }
+}
+
+/// A state that came back.
+fn told(state: Option<State>) -> String {
+    state.map(|state| format!(" -> {}", state.name())).unwrap_or_default()
 }
 
 fn flags_text(flags: u32) -> String {
@@ -235,6 +341,9 @@ pub struct Served {
     pub deed: Deed,
     /// What it was answered.
     pub answer: Answer,
+    /// Number of the description of the device that it is about, or that it gave; never used again in a run, and no
+    /// session's.
+    pub device: Option<u32>,
     /// Number of the session's descriptor that it is about, or that it gave; never used again in a run.
     pub session: Option<u32>,
     /// Number of the model's file that it gave.

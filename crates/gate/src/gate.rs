@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Seek, Write};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
@@ -19,8 +19,9 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use rustix::fs::{AtFlags, OFlags, SeekFrom, Stat, StatxFlags, fcntl_getfl, fstat, seek, statx};
 
 use crate::deed::{Answer, Deed, Served};
-use crate::memory::{Holes, HostInode, Known, host_inode};
+use crate::memory::{self, Holes, HostInode, Known, host_inode};
 use crate::paths;
+use crate::sysfs::Sysfs;
 use crate::tag::{Tag, Tags};
 use crate::task::Task;
 
@@ -40,10 +41,9 @@ pub(crate) struct Session {
     pub(crate) user: Pid,
 }
 
-/// The open device.
+/// An open description of the device. Releases admit one at a time; a posted design admits any number.
 #[derive(Debug)]
 struct Device {
-    tag: Tag,
     file: FileId,
     user: Pid,
 }
@@ -82,7 +82,7 @@ fn mount_of(fd: BorrowedFd<'_>) -> Option<u64> {
 pub(crate) enum Whose {
     /// Not ours: the call runs natively.
     Native,
-    Device(FileId),
+    Device(Tag, FileId),
     Session(Tag, FileId),
     /// A description of the device that cannot be, and why.
     Refused(luosim_abi::Refusal),
@@ -114,8 +114,8 @@ pub(crate) struct Gate {
     /// Whether programs have the user ids of the host, so that permissions mean something.
     pub(crate) privileged: bool,
     pub(crate) loader: crate::serve::image::Loader,
-    kexec_loaded: Option<File>,
-    device: Option<Device>,
+    pub(crate) sysfs: Sysfs,
+    devices: BTreeMap<Tag, Device>,
     /// Whether anybody has opened the device in this generation: before that no file is of interest.
     pub(crate) used: bool,
     names: FxHashMap<Vec<u8>, Vec<Tag>>,
@@ -150,8 +150,8 @@ impl Gate {
             holes,
             privileged,
             loader,
-            kexec_loaded: None,
-            device: None,
+            sysfs: Sysfs::default(),
+            devices: BTreeMap::new(),
             used: false,
             names: FxHashMap::default(),
             seen: FxHashMap::default(),
@@ -161,14 +161,16 @@ impl Gate {
         })
     }
 
-    /// A generation starts: its device node, if its kernel has one, and the file that says whether an image is loaded.
-    pub(crate) fn begin(&mut self, device: Option<OwnedFd>, kexec_loaded: Option<OwnedFd>) -> io::Result<()> {
+    /// A generation starts: its device node, if its kernel has one, and the folder with what its kernel tells of itself.
+    pub(crate) fn begin(&mut self, device: Option<OwnedFd>, folder: Option<OwnedFd>) -> io::Result<()> {
         self.node = match device {
             Some(fd) => Some(Node::new(File::from(fd), !self.privileged)?),
             None => None,
         };
-        self.kexec_loaded = kexec_loaded.map(File::from);
+        let state = self.machine.kernel().and_then(luosim_machine::Kernel::sysfs_state);
+        self.sysfs = folder.map(|folder| Sysfs::new(&folder, state.is_some())).unwrap_or_default();
         self.show_image();
+        self.show_state();
         Ok(())
     }
 
@@ -178,7 +180,7 @@ impl Gate {
         self.names.clear();
         self.seen.clear();
         self.tasks.clear();
-        self.device = None;
+        self.devices.clear();
         self.used = false;
         self.node = None;
         self.files.known.clear();
@@ -189,10 +191,13 @@ impl Gate {
     /// Shows in `/sys/kernel/kexec_loaded` whether an image is loaded.
     pub(crate) fn show_image(&mut self) {
         let loaded = self.machine.kernel().is_some_and(|kernel| kernel.image().is_some());
-        if let Some(file) = &mut self.kexec_loaded {
-            let text = if loaded { b"1\n" } else { b"0\n" };
-            // A view only: nothing depends on it.
-            let _ = file.rewind().and_then(|()| file.write_all(text));
+        self.sysfs.show_image(loaded);
+    }
+
+    /// Shows the state of the machine, where its kernel has a file for it.
+    pub(crate) fn show_state(&mut self) {
+        if let Some(text) = self.machine.kernel().and_then(luosim_machine::Kernel::sysfs_state) {
+            self.sysfs.show_state(&text);
         }
     }
 
@@ -263,29 +268,35 @@ impl Gate {
         Whose::Session(tag, session.file)
     }
 
-    /// A description of the device: the one that is known, or one that was opened without our being asked.
+    /// A description of the device: one that is known, or one that was opened without our being asked.
     fn recognise_device(&mut self, task: &Task, copy: BorrowedFd<'_>) -> Whose {
-        self.settle_device();
-        match &self.device {
-            // It is known and alive: its own description alone does not see its lock.
-            Some(device) if !self.tags.is_locked_elsewhere(copy, device.tag) => Whose::Device(device.file),
-            _ => match self.admit_device(task, copy) {
-                Ok(file) => Whose::Device(file),
-                Err(refusal) => Whose::Refused(refusal),
-            },
+        self.settle_devices();
+        // All that are known are alive: its own description alone does not see its lock.
+        let known = self.devices.iter().find(|(tag, _)| !self.tags.is_locked_elsewhere(copy, **tag));
+        if let Some((tag, device)) = known {
+            return Whose::Device(*tag, device.file);
+        }
+        match self.admit_device(task, copy, OFlags::empty()) {
+            Ok((tag, file)) => Whose::Device(tag, file),
+            Err(refusal) => Whose::Refused(refusal),
         }
     }
 
-    /// Opens the device for the description behind `fd`.
-    pub(crate) fn admit_device(&mut self, task: &Task, fd: BorrowedFd<'_>) -> KResult<FileId> {
+    /// Opens the device for the description behind `fd`, with what flags of the `open` it does not have.
+    pub(crate) fn admit_device(
+        &mut self,
+        task: &Task,
+        fd: BorrowedFd<'_>,
+        open: OFlags,
+    ) -> KResult<(Tag, FileId)> {
         let user = Pid(task.identity().pid);
-        let flags = fcntl_getfl(fd).map_or(0, |flags| flags.bits());
+        let flags = fcntl_getfl(fd).map_or(0, |flags| flags.bits()) | open.bits();
         let file = self.machine.open_device_outside(user, flags)?;
         match self.tags.mark_device(fd) {
             Ok(tag) => {
                 self.used = true;
-                self.device = Some(Device { tag, file, user });
-                Ok(file)
+                self.devices.insert(tag, Device { file, user });
+                Ok((tag, file))
             }
             Err(error) => {
                 self.machine.close_outside(user, file);
@@ -294,16 +305,18 @@ impl Gate {
         }
     }
 
-    /// Notices the last close of the device.
-    pub(crate) fn settle_device(&mut self) {
-        let (Some(device), Some(node)) = (&self.device, &self.node) else { return };
-        if self.tags.is_device_alive(&node.file, device.tag) {
-            return;
+    /// Notices the last close of each description of the device.
+    pub(crate) fn settle_devices(&mut self) {
+        let Some(node) = &self.node else { return };
+        let closed = |tag: &&Tag| !self.tags.is_device_alive(&node.file, **tag);
+        let closed: Vec<Tag> = self.devices.keys().filter(closed).copied().collect();
+        for tag in closed {
+            let Device { file, user } = self.devices.remove(&tag).expect("it was just listed");
+            self.machine.close_outside(user, file);
+            self.drop_released();
+            self.note(user, || Deed::DeviceClosed, Answer::None);
+            self.note_about(Some(tag), None, None);
         }
-        let (file, user) = (device.file, device.user);
-        self.device = None;
-        self.machine.close_outside(user, file);
-        self.note(user, || Deed::DeviceClosed, Answer::None);
     }
 
     /// Adds a session that was just given a descriptor.
@@ -334,7 +347,7 @@ impl Gate {
         self.machine.close_outside(session.user, session.file);
         self.drop_released();
         self.note(session.user, || Deed::SessionClosed { name: session.name.clone() }, Answer::None);
-        self.note_about(Some(tag), None);
+        self.note_about(None, Some(tag), None);
         true
     }
 
@@ -347,7 +360,7 @@ impl Gate {
 
     /// Notices every last close; `true` if there was one.
     pub(crate) fn settle_all(&mut self) -> bool {
-        self.settle_device();
+        self.settle_devices();
         let tags: Vec<Tag> = self.sessions.keys().copied().collect();
         // All of them, also after one was found.
         tags.into_iter().filter(|tag| self.settle_session(*tag)).count() > 0
@@ -385,6 +398,33 @@ impl Gate {
         }
     }
 
+    /// Tells the kernel what its files are like now: one that is registered and not prepared may have been changed since.
+    pub(crate) fn refresh_files(&mut self) {
+        for (file, copy) in &self.files.held {
+            let Ok(stat) = fstat(copy) else { continue };
+            if let Ok(host) = memory::describe(copy.as_fd(), &stat, false) {
+                self.machine.refresh_outside(*file, host);
+            }
+        }
+    }
+
+    /// Fills the holes of the files whose pages the kernel has taken, as it does.
+    pub(crate) fn fill_taken(&mut self) {
+        let Some(kernel) = self.machine.kernel() else { return };
+        let files = kernel.core().open_files();
+        let taken = self.files.held.keys().filter_map(|file| match kernel.description(*file) {
+            Some(FileKind::Shmem(inode)) => files.inodes.find(inode).filter(|shmem| shmem.frozen()),
+            _ => None,
+        });
+        for shmem in taken {
+            if let Some(backing) = shmem.host()
+                && let Err(error) = memory::fill_holes(&backing.file, shmem.size(), self.holes)
+            {
+                tracing::warn!("holes of a preserved file could not be filled: {error}");
+            }
+        }
+    }
+
     /// Keeps what was done for who watches.
     pub(crate) fn note(&mut self, pid: Pid, deed: impl FnOnce() -> Deed, answer: Answer) {
         let Some(deeds) = &mut self.deeds else { return };
@@ -392,8 +432,18 @@ impl Gate {
         let program = process.map(|process| process.name.clone()).unwrap_or_default();
         let uid = process.map_or(0, |process| process.uid);
         let generation = self.machine.generation();
-        let (session, inode) = (None, None);
-        deeds.push(Served { generation, pid: pid.0, uid, program, deed: deed(), answer, session, inode });
+        let (device, session, inode) = (None, None, None);
+        deeds.push(Served {
+            generation,
+            pid: pid.0,
+            uid,
+            program,
+            deed: deed(),
+            answer,
+            device,
+            session,
+            inode,
+        });
     }
 
     /// Whether anybody watches.
@@ -402,8 +452,9 @@ impl Gate {
     }
 
     /// Adds to the newest deed what it is about.
-    pub(crate) fn note_about(&mut self, session: Option<Tag>, inode: Option<u64>) {
+    pub(crate) fn note_about(&mut self, device: Option<Tag>, session: Option<Tag>, inode: Option<u64>) {
         if let Some(deed) = self.deeds.as_mut().and_then(|deeds| deeds.last_mut()) {
+            deed.device = device.map(|tag| tag.0);
             deed.session = session.map(|tag| tag.0);
             deed.inode = inode;
         }

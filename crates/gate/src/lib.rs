@@ -27,6 +27,7 @@ mod paths;
 mod ready;
 mod serve;
 mod supervisor;
+mod sysfs;
 mod tag;
 mod task;
 mod tree;

@@ -1,5 +1,5 @@
 //! What a generation sees of its kernel in the file system: `/dev/liveupdate`, `/proc/cmdline`,
-//! `/sys/kernel/kexec_loaded`, in a mount namespace of its own.
+//! `/sys/kernel`, in a mount namespace of its own.
 //!
 //! The node of the device is a real character device, so that `stat`, `access`, `O_PATH` and links need no help. It
 //! is one whose driver answers reads, writes, seeks and maps as the real device does, where the host has such a one
@@ -16,19 +16,20 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Gid, Mode, OFlags, Uid, mkdirat, mknodat, openat, symlinkat};
+use rustix::fs::{CWD, Gid, Mode, OFlags, Uid, mkdirat, mknodat, symlinkat};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
     OpenTreeFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount, mount_bind,
     mount_bind_recursive, mount_change, move_mount, open_tree,
 };
 
+use crate::sysfs;
+
 /// Path of the device.
 pub(crate) const DEVICE: &str = "/dev/liveupdate";
 /// Where a folder that was extended still is as it was.
 const HIDDEN: &str = ".host";
 const CMDLINE: &str = "/proc/cmdline";
-const KEXEC_LOADED: (&str, &str) = ("/sys/kernel", "kexec_loaded");
 /// Drivers whose descriptors answer everything but ioctls as the real device does, best first.
 pub(crate) const QUIET: [&str; 6] =
     ["loop-control", "btrfs-control", "vsock", "userfaultfd", "kvm", "autofs"];
@@ -36,8 +37,8 @@ pub(crate) const QUIET: [&str; 6] =
 /// What is the same in all generations.
 #[derive(Debug)]
 pub(crate) struct Common {
-    /// The file that says whether an image is loaded.
-    pub(crate) kexec_loaded: Option<OwnedFd>,
+    /// The folder in which a kernel tells of itself.
+    pub(crate) sysfs: Option<OwnedFd>,
     /// Entries of `/dev` that are mounts of their own.
     pub(crate) below_dev: Vec<OsString>,
 }
@@ -64,8 +65,8 @@ fn during(what: &str) -> impl FnOnce(io::Error) -> io::Error {
 pub(crate) fn prepare() -> io::Result<Common> {
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
     // What cannot be shown is left out.
-    let kexec_loaded = extend_folder(Path::new(KEXEC_LOADED.0), KEXEC_LOADED.1).ok();
-    Ok(Common { kexec_loaded, below_dev: mounts_in_dev().unwrap_or_default() })
+    let sysfs = extend_folder(Path::new(sysfs::FOLDER), &[sysfs::KEXEC_LOADED, sysfs::LIVEUPDATE]).ok();
+    Ok(Common { sysfs, below_dev: mounts_in_dev().unwrap_or_default() })
 }
 
 /// Makes the namespace of a generation what it should be. `privileged`: device nodes can be made here, rather than
@@ -278,9 +279,9 @@ fn cover_file(path: &Path) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// Shows `folder` with one more file in it, which is given. What was there is linked to: a mount for each would cost
-/// more than all the rest.
-fn extend_folder(folder: &Path, extra: &str) -> io::Result<OwnedFd> {
+/// Shows `folder` with room for more files in it; gives what is shown. What was there is linked to, but for the names that are
+/// to be made `anew`: a mount for each would cost more than all the rest.
+fn extend_folder(folder: &Path, anew: &[&str]) -> io::Result<OwnedFd> {
     let before = open_tree(
         CWD,
         folder,
@@ -291,16 +292,14 @@ fn extend_folder(folder: &Path, extra: &str) -> io::Result<OwnedFd> {
     fsconfig_create(system.as_fd())?;
     let above = fsmount(system.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NOSUID)?;
     mkdirat(&above, HIDDEN, Mode::from_raw_mode(0o755))?;
-    for entry in fs::read_dir(folder)?.filter_map(Result::ok).filter(|entry| entry.file_name() != extra) {
+    let links = |entry: &fs::DirEntry| anew.iter().all(|name| entry.file_name() != *name);
+    for entry in fs::read_dir(folder)?.filter_map(Result::ok).filter(links) {
         symlinkat(Path::new(HIDDEN).join(entry.file_name()), &above, entry.file_name())?;
     }
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let file = openat(&above, extra, flags, Mode::from_raw_mode(0o444))?;
-    rustix::io::write(&file, b"0\n")?;
     let whole = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     move_mount(above.as_fd(), "", CWD, folder, whole)?;
     move_mount(before.as_fd(), "", CWD, folder.join(HIDDEN), whole)?;
-    Ok(file)
+    Ok(above)
 }
 
 #[cfg(test)]

@@ -39,6 +39,8 @@ pub(crate) enum Down {
     Restart,
     /// Halted or switched off.
     Off,
+    /// The kernel stopped inside the call, for this reason, and no crash kernel was loaded.
+    Panicked(String),
 }
 
 impl From<Refusal> for Reply {
@@ -54,6 +56,8 @@ impl Gate {
     /// The listener does not work any more.
     pub(crate) fn serve(&mut self, listener: &Listener, n: &Notification) -> io::Result<Option<Down>> {
         let reply = self.reply(listener, n);
+        let reply = self.look_at_kernel(reply);
+        self.show_state();
         match reply {
             Reply::GoOn => listener.go_on(n.id)?,
             Reply::Value(value) => listener.answer(n.id, value)?,
@@ -62,6 +66,24 @@ impl Gate {
             Reply::Down(down) => return Ok(Some(down)),
         };
         Ok(None)
+    }
+
+    /// A posted design reads what its predecessor left when it is first asked for, and stops the kernel over it.
+    fn look_at_kernel(&mut self, reply: Reply) -> Reply {
+        if let Some(report) = self.machine.take_crashed() {
+            return Reply::Down(Down::Kexec(Box::new(report)));
+        }
+        match reply {
+            Reply::Down(down) => Reply::Down(down),
+            reply if self.machine.kernel().is_some() => reply,
+            Reply::Refuse(refusal) => {
+                let reason = refusal.reason.into_owned();
+                let reason =
+                    reason.strip_prefix("the kernel panicked: ").map(str::to_owned).unwrap_or(reason);
+                Reply::Down(Down::Panicked(reason))
+            }
+            _ => Reply::Down(Down::Panicked(String::from("the kernel panicked"))),
+        }
     }
 
     fn reply(&mut self, listener: &Listener, n: &Notification) -> Reply {

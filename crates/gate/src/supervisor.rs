@@ -125,6 +125,7 @@ enum Over {
     /// Went down without a handover; the next kernel boots cold.
     Lost,
     Off,
+    Panicked(String),
     Exited(i32),
     NotExecuted(i32),
     Refused(String),
@@ -216,6 +217,7 @@ impl<'a> Supervisor<'a> {
                 Over::Kexec(report) => *report,
                 Over::Lost => self.cold_boot(),
                 Over::Off => return Ok(End::Off),
+                Over::Panicked(reason) => return Ok(End::Panicked(reason)),
                 Over::NotExecuted(errno) => {
                     let program = self.plan.command(number).first().map(|p| p.to_string_lossy().into_owned());
                     return Ok(End::NotExecuted(program.unwrap_or_default(), errno));
@@ -253,10 +255,10 @@ impl<'a> Supervisor<'a> {
     /// Runs one generation to its end; nothing of it is left afterwards.
     async fn generation(&mut self, number: u32) -> Result<Over, Error> {
         let mut tree = self.launcher.next(self.options.generations == Some(number))?;
-        let device = self.kernel().luo().enabled();
-        let Handles { device: node, kexec_loaded, .. } = &mut tree.handles;
-        let (node, kexec_loaded) = (node.take().filter(|_| device), kexec_loaded.take());
-        self.gate.begin(node, kexec_loaded).map_err(host("the device node"))?;
+        let device = self.kernel().has_device();
+        let Handles { device: node, sysfs, .. } = &mut tree.handles;
+        let (node, sysfs) = (node.take().filter(|_| device), sysfs.take());
+        self.gate.begin(node, sysfs).map_err(host("the device node"))?;
         let kernel = self.kernel();
         tree.go(&Order { release: kernel.release().name, device, cmdline: kernel.cmdline() })?;
         let over = self.serve(&mut tree, number).await;
@@ -285,6 +287,7 @@ impl<'a> Supervisor<'a> {
                         Down::Kexec(report) => Over::Kexec(report),
                         Down::Restart => Over::Lost,
                         Down::Off => Over::Off,
+                        Down::Panicked(reason) => Over::Panicked(reason),
                     })
                 }
                 ready = reports.readable() => {
@@ -389,27 +392,26 @@ impl<'a> Supervisor<'a> {
     fn status(&mut self) -> Response {
         self.gate.settle_all();
         let kernel = self.kernel();
+        let sessions = kernel.sessions();
+        let incoming = sessions.iter().filter(|(incoming, ..)| *incoming).count();
         Response::Status(Status {
             generation: self.gate.machine.generation(),
             release: kernel.release().point.to_owned(),
             supervisor: std::process::id(),
             image_loaded: kernel.image().is_some(),
-            outgoing: kernel.luo().outgoing_sessions(),
-            incoming: kernel.luo().incoming_sessions(),
+            outgoing: sessions.len() - incoming,
+            incoming,
             cmdline: kernel.cmdline().to_owned(),
         })
     }
 
     fn sessions(&mut self) -> Response {
         self.gate.settle_all();
-        let luo = self.kernel().luo();
-        let outgoing = luo.outgoing().map(|listed| (false, listed));
-        let all = outgoing.chain(luo.incoming().map(|listed| (true, listed)));
-        let status = |(incoming, (name, tokens)): (bool, (luosim_luo::SessionName, Vec<u64>))| {
+        let status = |(incoming, name, tokens): (bool, luosim_luo::SessionName, Vec<u64>)| {
             let name = name.as_bytes().escape_ascii().to_string();
             SessionStatus { name, incoming, tokens }
         };
-        Response::Sessions(all.map(status).collect())
+        Response::Sessions(self.kernel().sessions().into_iter().map(status).collect())
     }
 
     fn log(&self) -> Response {

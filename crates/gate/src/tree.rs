@@ -67,7 +67,7 @@ pub(crate) struct Handles {
     pub(crate) cmdline: OwnedFd,
     /// The device node, opened for reading and writing, until it is taken; likewise the last one.
     pub(crate) device: Option<OwnedFd>,
-    pub(crate) kexec_loaded: Option<OwnedFd>,
+    pub(crate) sysfs: Option<OwnedFd>,
 }
 
 /// A running generation.
@@ -202,7 +202,7 @@ fn collect(socket: &OwnedFd) -> Result<(Listener, Handles), LaunchError> {
             let mut fds = fds.into_iter();
             let mut next = || fds.next().ok_or(LaunchError::Vanished);
             let (listener, cmdline, device) = (next()?, next()?, next()?);
-            Ok((Listener::new(listener), Handles { cmdline, device: Some(device), kexec_loaded: fds.next() }))
+            Ok((Listener::new(listener), Handles { cmdline, device: Some(device), sysfs: fds.next() }))
         }
         Some((&FAILED, what)) => Err(LaunchError::SetUp(String::from_utf8_lossy(what).into_owned())),
         _ => Err(LaunchError::Vanished),

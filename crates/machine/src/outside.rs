@@ -156,6 +156,17 @@ impl Machine {
         }
     }
 
+    /// A memory file of an outside program may have been changed since it was met: it is as the host describes it now,
+    /// where the kernel has not taken its pages yet.
+    pub fn refresh_outside(&mut self, file: FileId, host: HostMemory) {
+        let Ok(kernel) = self.running() else { return };
+        if let Some(FileKind::Shmem(inode)) = kernel.description(file) {
+            let files = &mut kernel.core.files;
+            files.inodes.get_mut(inode).refresh(host.size, Seals(host.seals), host.backing.unused);
+            files.table.get_mut(file).pos = host.position;
+        }
+    }
+
     /// A description of a file that no handler takes.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use luosim_abi::{Errno, KResult};
 use luosim_files::FileKind;
 use luosim_files::posted::PostedMemfd;
 use luosim_files::test_file::TestHandler;
-use luosim_luo::{Caller, Luo};
+use luosim_luo::{Caller, Luo, SessionName};
 use luosim_posted::subsystem::{Fault, TestSubsystem};
 use luosim_posted::{Posted, PostedConfig};
 
@@ -84,6 +84,30 @@ impl Kernel {
     #[must_use]
     pub fn has_device(&self) -> bool {
         self.posted().map_or_else(|| self.luo.enabled(), Posted::enabled)
+    }
+
+    /// The name of the session that a description is of.
+    #[must_use]
+    pub fn session_name(&self, file: luosim_luo::FileId) -> Option<SessionName> {
+        let Some(FileKind::Session(key)) = self.description(file) else { return None };
+        self.posted().map_or_else(|| self.luo.session_name(key), |luo| luo.session_name(key))
+    }
+
+    /// What `/sys/kernel/liveupdate/state` reads as, where there is such a file.
+    #[must_use]
+    pub fn sysfs_state(&self) -> Option<String> {
+        self.is_state_file(STATE_PATH).then(|| self.state_text())
+    }
+
+    /// The sessions that the orchestrator has, of either kind: whether the previous kernel left it, its name, its tokens. In a
+    /// design without sessions each table of files is one.
+    #[must_use]
+    pub fn sessions(&self) -> Vec<(bool, SessionName, Vec<u64>)> {
+        let Some(posted) = self.posted() else {
+            let outgoing = self.luo.outgoing().map(|(name, tokens)| (false, name, tokens));
+            return outgoing.chain(self.luo.incoming().map(|(name, tokens)| (true, name, tokens))).collect();
+        };
+        posted.listed()
     }
 
     /// The text of `/sys/kernel/liveupdate/state`.

@@ -292,6 +292,14 @@ impl Files {
         self.tree.as_ref().map(|tree| tree.nodes.keys().copied().collect()).unwrap_or_default()
     }
 
+    /// Every table that has files: whether the previous kernel left it, and its tokens.
+    pub(crate) fn listed(&self) -> Vec<(bool, SessionName, Vec<u64>)> {
+        let incoming = self.incoming.iter().map(|records| (true, records));
+        let all = self.outgoing.iter().map(|table| (false, &table.records)).chain(incoming);
+        let files = all.filter(|(_, records)| !records.is_empty());
+        files.map(|(came, records)| (came, ledger_name(), records.keys().copied().collect())).collect()
+    }
+
     /// Finishes every incoming file.
     pub(crate) fn finish<H: Host>(&mut self, handlers: &Handlers<H>, host: &mut H, data: u64) -> Answer<()> {
         self.read(handlers, host, data)?;

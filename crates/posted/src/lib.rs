@@ -305,6 +305,16 @@ impl<H: Host> Posted<H> {
         }
     }
 
+    /// What is registered and what came of the previous kernel, as far as it was read: whether it came, a session's name
+    /// (or what stands for it in a design without sessions) and its tokens.
+    #[must_use]
+    pub fn listed(&self) -> Vec<(bool, SessionName, Vec<u64>)> {
+        match &self.content {
+            Content::Files(files) => files.listed(),
+            Content::Sessions(sessions) => sessions.listed(),
+        }
+    }
+
     /// The live update step of `reboot(KEXEC)`: the machine is frozen if it is prepared.
     ///
     /// # Errors

@@ -288,6 +288,15 @@ impl Sessions {
         sessions.map(|session| (session.shown(), tokens(session))).collect()
     }
 
+    /// Every session: whether it waits to be finished, having come of the previous kernel; its name and its tokens.
+    pub(crate) fn listed(&self) -> Vec<(bool, luosim_luo::SessionName, Vec<u64>)> {
+        let all = self.order.iter().filter_map(|key| self.get(*key));
+        all.map(|session| {
+            (session.state == State::Updated, session.shown(), session.files.keys().copied().collect())
+        })
+        .collect()
+    }
+
     /// Finishes every session in UPDATED; those that nobody took are removed.
     pub(crate) fn finish<H: Host>(&mut self, handlers: &Handlers<H>, host: &mut H) -> Answer<()> {
         self.read(handlers, host)?;

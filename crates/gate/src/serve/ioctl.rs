@@ -3,7 +3,8 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
-use luosim_abi::ioctl::Command;
+use luosim_abi::argument::{Argument, Purpose};
+use luosim_abi::posted::Event;
 use luosim_abi::quirk::Quirk;
 use luosim_abi::{Errno, KResult, Refusal};
 use luosim_files::FileKind;
@@ -12,7 +13,7 @@ use luosim_machine::process::Pid;
 use rustix::fs::{OFlags, fcntl_getfl, fstat};
 
 use super::{Reply, host_refusal, low, signed};
-use crate::deed::{Answer, Deed, LONGEST, Subject};
+use crate::deed::{Answer, Deed, LONGEST, On, Subject};
 use crate::gate::{Gate, PRUNE_AT, Session, Whose};
 use crate::guest::Guest;
 use crate::memory::{self, Known, host_inode};
@@ -47,12 +48,17 @@ struct Request<'a> {
     fd: i32,
     code: u32,
     arg: u64,
-    /// The command, if the whole number is right.
-    command: Option<Command>,
+    /// What the command passes, if the kernel knows it.
+    layout: Option<Argument>,
+    /// The description of the device it is made on; `None`: a session's.
+    device: Option<Tag>,
     /// The session it is made on; `None`: the device.
     session: Option<Tag>,
     file: FileId,
 }
+
+/// What a call gave: a session, or a file by its number.
+type Given = (Option<Tag>, Option<u64>);
 
 impl Gate {
     pub(super) fn ioctl(&mut self, listener: &Listener, n: &Notification, compat: bool) -> Reply {
@@ -62,12 +68,12 @@ impl Gate {
             return Reply::Gone;
         };
         let whose = held.as_ref().map_or(Whose::Native, |held| self.recognise(&task, fd, held.as_fd()));
-        let (session, file) = match whose {
+        let (device, session, file) = match whose {
             Whose::Native => return Reply::GoOn,
             Whose::Refused(refusal) => return refusal.into(),
             _ if GENERIC.contains(&code) => return Reply::GoOn,
-            Whose::Device(file) => (None, file),
-            Whose::Session(tag, file) => (Some(tag), file),
+            Whose::Device(tag, file) => (Some(tag), None, file),
+            Whose::Session(tag, file) => (None, Some(tag), file),
         };
         let user = Pid(task.identity().pid);
         if compat {
@@ -75,20 +81,18 @@ impl Gate {
             let what = if session.is_some() { "session" } else { "device" };
             let deed = || Deed::Ioctl { fd, what, code, arg, argument: Vec::new(), cut: false };
             self.note(user, deed, Answer::Refused(refusal.clone()));
-            self.note_about(session, None);
+            self.note_about(device, session, None);
             return refusal.into();
         }
-        let command = Command::from_code(code);
-        let request = Request { task: &task, user, fd, code, arg, command, session, file };
+        let release = self.machine.kernel().map(luosim_machine::Kernel::release);
+        let layout = release.and_then(|release| release.argument(session.is_some(), code));
+        let request = Request { task: &task, user, fd, code, arg, layout, device, session, file };
         self.serve_ioctl(listener, n, &request)
     }
 
     fn serve_ioctl(&mut self, listener: &Listener, n: &Notification, request: &Request<'_>) -> Reply {
-        let gives_fd = matches!(
-            request.command,
-            Some(Command::CreateSession | Command::RetrieveSession | Command::RetrieveFd)
-        );
-        let mut guest = Guest::new(request.task, request.arg, gives_fd);
+        let size_first = self.machine.kernel().is_none_or(|kernel| kernel.release().is_size_first());
+        let mut guest = Guest::new(request.task, request.arg, request.layout, size_first);
         if !listener.is_valid(n.id) {
             return Reply::Gone;
         }
@@ -99,13 +103,11 @@ impl Gate {
         let mut deed = self.describe(request, &guest);
         let result = self.run_ioctl(request, &mut guest, &mut deed);
         let mut given = (request.session, None);
-        let reply = match result {
-            Ok(()) => match guest.installed {
-                Some(file) => self.give_fd(listener, n, request, &guest, file, &mut given),
-                None => Ok(0),
-            },
-            Err(refusal) => Err(Some(refusal)),
+        let reply = match guest.installed {
+            Some(file) => self.give_fd(listener, n, request, &guest, (file, result.err()), &mut given),
+            None => result.map(|()| 0).map_err(Some),
         };
+        deed.tell(guest.told);
         if let (Err(Some(refusal)), true) = (&reply, self.is_watched()) {
             keep_argument(&mut deed, request, &guest, refusal.errno);
         }
@@ -116,40 +118,56 @@ impl Gate {
             Err(None) => (Reply::Gone, Answer::None),
         };
         self.note(request.user, || deed, answer);
-        self.note_about(given.0, given.1);
+        self.note_about(request.device, given.0, given.1);
         reply
     }
 
     fn run_ioctl(&mut self, request: &Request<'_>, guest: &mut Guest<'_>, deed: &mut Deed) -> KResult<()> {
-        match request.command {
-            Some(Command::CreateSession) => self.before_create(guest),
-            Some(Command::RetrieveSession) => {
-                let name = guest.name().unwrap_or_default().to_vec();
-                self.settle_name(&name);
-            }
-            Some(Command::PreserveFd) => return self.preserve(request, guest, deed),
-            _ => {}
+        let Some(layout) = request.layout else { return self.run_model(request, guest) };
+        self.before(layout, guest);
+        if layout.purpose == Purpose::Preserve {
+            return self.preserve(request, guest, deed);
         }
         let mut result = self.run_model(request, guest);
-        // Asking after all sessions takes long where there are many: only when there is no room for another.
-        let full = |refusal: &Refusal| matches!(refusal.errno, Errno::ENOMEM | Errno::ENOSPC);
-        if result.as_ref().is_err_and(full) && self.settle_all() {
+        // Asking after all sessions takes long where there are many: only when one may be in the way that is closed.
+        let posted = self.is_posted();
+        let in_the_way = |refusal: &Refusal| match refusal.errno {
+            Errno::ENOMEM | Errno::ENOSPC => true,
+            // Names are compared as far as the design reads them.
+            Errno::EEXIST | Errno::EADDRINUSE => posted,
+            _ => false,
+        };
+        if result.as_ref().is_err_and(in_the_way) && self.settle_all() {
             result = self.run_model(request, guest);
         }
-        if let Some(Command::Finish) = request.command {
+        if layout.moves() {
+            self.fill_taken();
+        }
+        if layout.lets_go() {
             self.drop_released();
         }
         result
     }
 
-    fn run_model(&mut self, request: &Request<'_>, guest: &mut Guest<'_>) -> KResult<()> {
-        self.machine.ioctl_outside(request.user, request.file, guest, request.code, request.arg)
+    /// What the command depends on, and the kernel cannot see: who has the session's name; before files are made ready for a
+    /// jump which of them are still registered, and what they are like now.
+    fn before(&mut self, layout: Argument, guest: &Guest<'_>) {
+        if let Some(name) = guest.name() {
+            let name = name.to_vec();
+            self.settle_name(&name);
+        }
+        if layout.moves() {
+            self.settle_all();
+            self.refresh_files();
+        }
     }
 
-    /// What creating a session depends on: who has the name.
-    fn before_create(&mut self, guest: &Guest<'_>) {
-        let name = guest.name().unwrap_or_default().to_vec();
-        self.settle_name(&name);
+    fn is_posted(&self) -> bool {
+        self.machine.kernel().is_some_and(|kernel| kernel.posted().is_some())
+    }
+
+    fn run_model(&mut self, request: &Request<'_>, guest: &mut Guest<'_>) -> KResult<()> {
+        self.machine.ioctl_outside(request.user, request.file, guest, request.code, request.arg)
     }
 
     fn preserve(&mut self, request: &Request<'_>, guest: &mut Guest<'_>, deed: &mut Deed) -> KResult<()> {
@@ -166,8 +184,10 @@ impl Gate {
         }
         guest.preserved = Some((fd, found));
         let mut result = self.run_model(request, guest);
-        // The session that holds the file may have been closed without our having noticed.
-        if result.as_ref().is_err_and(|refusal| refusal.errno == Errno::EBUSY) && self.settle_all() {
+        // What holds the file, or its token, may have been closed without our having noticed.
+        let token = if self.is_posted() { Errno::EEXIST } else { Errno::EBUSY };
+        let held = |refusal: &Refusal| refusal.errno == Errno::EBUSY || refusal.errno == token;
+        if result.as_ref().is_err_and(held) && self.settle_all() {
             result = self.run_model(request, guest);
         }
         if let (Some(file), Some(copy)) = (looked_up, copy) {
@@ -200,9 +220,10 @@ impl Gate {
         self.machine.close_outside(user, file);
         let kernel = self.machine.kernel();
         let Some(FileKind::Shmem(inode)) = kernel.and_then(|kernel| kernel.description(file)) else { return };
-        let files = kernel.expect("it has the description").core().open_files();
-        if let Some(backing) = files.inodes.get(inode).host() {
-            let size = files.inodes.get(inode).size();
+        let shmem = kernel.expect("it has the description").core().open_files().inodes.get(inode);
+        // A posted design takes the pages when all is prepared.
+        if let Some(backing) = shmem.host().filter(|_| shmem.frozen()) {
+            let size = shmem.size();
             if let Err(error) = memory::fill_holes(&backing.file, size, self.holes) {
                 tracing::warn!("holes of a preserved file could not be filled: {error}");
             }
@@ -254,15 +275,16 @@ impl Gate {
         alive.then_some(known)
     }
 
-    /// Installs the descriptor that a call gives. `Err(None)`: the caller is gone.
+    /// Installs the descriptor of `file` that a call gives; where a design installed it before the call failed, without
+    /// telling. `Err(None)`: the caller is gone.
     fn give_fd(
         &mut self,
         listener: &Listener,
         n: &Notification,
         request: &Request<'_>,
         guest: &Guest<'_>,
-        file: FileId,
-        given: &mut (Option<Tag>, Option<u64>),
+        (file, failed): (FileId, Option<Refusal>),
+        given: &mut Given,
     ) -> Result<i32, Option<Refusal>> {
         let kind = self.machine.kernel().and_then(|kernel| kernel.description(file));
         let session = matches!(kind, Some(FileKind::Session(_)));
@@ -282,6 +304,7 @@ impl Gate {
             self.machine.close_outside(request.user, file);
         }
         match added {
+            Ok(Some(_)) if failed.is_some() => Err(failed),
             Ok(Some(fd)) => {
                 if let Err(refusal) = guest.tell_fd(fd) {
                     tag.map(|tag| self.close_session(tag));
@@ -320,7 +343,10 @@ impl Gate {
         let made = self.tags.new_session();
         let (tag, description) =
             made.map_err(|error| Some(host_refusal(&error, "no descriptor for the session")))?;
-        let name = guest.name().unwrap_or_default().to_vec();
+        // As the kernel has it: a design may cut it.
+        let name = self.machine.kernel().and_then(|kernel| kernel.session_name(file));
+        let name =
+            name.map_or_else(|| guest.name().unwrap_or_default().to_vec(), |name| name.as_bytes().to_vec());
         self.add_session(tag, Session { file, name, user: request.user });
         Ok((Some(tag), description))
     }
@@ -356,48 +382,55 @@ impl Gate {
     /// The call in words, before it is run.
     fn describe(&self, request: &Request<'_>, guest: &Guest<'_>) -> Deed {
         let session = request.session.and_then(|tag| self.sessions.get(&tag));
-        let name = session.map(|session| session.name.clone()).unwrap_or_default();
-        let (fd, given) = (request.fd, guest.name().map(<[u8]>::to_vec));
-        let raw = Deed::Ioctl {
+        let (fd, name) = (request.fd, session.map(|session| session.name.clone()));
+        in_words(request, guest, name).unwrap_or_else(|| Deed::Ioctl {
             fd,
             what: if session.is_some() { "session" } else { "device" },
             code: request.code,
             arg: request.arg,
             argument: Vec::new(),
             cut: false,
-        };
-        let word = guest.fd();
-        match (request.command, session.is_some()) {
-            (Some(Command::CreateSession), false) => {
-                given.map_or(raw, |name| Deed::CreateSession { device: fd, name })
-            }
-            (Some(Command::RetrieveSession), false) => {
-                given.map_or(raw, |name| Deed::RetrieveSession { device: fd, name })
-            }
-            (Some(Command::PreserveFd), true) => match (word, guest.token()) {
-                (Some(what), Some(token)) => {
-                    Deed::PreserveFd { session: fd, name, fd: what, token, file: Subject::Bad }
-                }
-                _ => raw,
-            },
-            (Some(Command::RetrieveFd), true) => match guest.token() {
-                Some(token) => Deed::RetrieveFd { session: fd, name, token },
-                None => raw,
-            },
-            (Some(Command::Finish), true) => match word {
-                Some(reserved) => Deed::Finish { session: fd, name, reserved: reserved.cast_unsigned() },
-                None => raw,
-            },
-            (Some(Command::GetName), true) => Deed::GetName { session: fd, name },
-            _ => raw,
-        }
+        })
     }
+}
+
+/// A call whose argument has what its command needs, on a session with this name or on the device.
+fn in_words(request: &Request<'_>, guest: &Guest<'_>, session: Option<Vec<u8>>) -> Option<Deed> {
+    let (layout, fd) = (request.layout?, request.fd);
+    let (command, word) = (layout.name, guest.word().unwrap_or(0));
+    let given = || guest.name().map(<[u8]>::to_vec);
+    let own = session.clone().unwrap_or_default();
+    let on = session.map_or(On::Device(fd), |name| On::Session(fd, name));
+    let deed = match layout.purpose {
+        Purpose::CreateSession => Deed::CreateSession { device: fd, name: given()? },
+        Purpose::RetrieveSession => Deed::RetrieveSession { device: fd, name: given()? },
+        Purpose::Preserve => {
+            let (what, token) = (guest.fd()?, guest.token()?);
+            Deed::PreserveFd { on, command, fd: what, token, flags: word, file: Subject::Bad }
+        }
+        Purpose::Retrieve => Deed::RetrieveFd { on, command, token: guest.token()? },
+        Purpose::Unpreserve => Deed::UnpreserveFd { on, command, token: guest.token()?, reserved: word },
+        Purpose::Finish => Deed::Finish { session: fd, name: own, reserved: guest.word()? },
+        Purpose::GetName => Deed::GetName { session: fd, name: own },
+        // Its first byte is read by nobody; a reserved one that is not 0 is shown by the bytes.
+        Purpose::GetState => (word >> 8 == 0).then_some(Deed::GetState { on, command, state: None })?,
+        Purpose::SetEvent(Some(event)) => Deed::SetEvent { on, command, event },
+        Purpose::SetEvent(None) => Deed::SetEvent { on, command, event: Event::from_raw(guest.word()?)? },
+        Purpose::GetFdState => {
+            let incoming = guest.word()? & 0xff != 0;
+            Deed::GetFdState { device: fd, token: guest.token()?, incoming, state: None }
+        }
+        Purpose::SetFdEvent => {
+            let event = Event::from_raw(guest.word()?)?;
+            Deed::SetFdEvent { device: fd, token: guest.token()?, event }
+        }
+    };
+    Some(deed)
 }
 
 /// A refused call with an argument of another size, or one that cannot be read or written, is told by its bytes.
 fn keep_argument(deed: &mut Deed, request: &Request<'_>, guest: &Guest<'_>, errno: Errno) {
-    let said = guest.argument().get(..4).map(|word| u32::from_le_bytes(word.try_into().expect("four bytes")));
-    let usual = request.command.and_then(|command| u32::try_from(command.size()).ok());
+    let (said, usual) = (guest.said(), request.layout.map(|layout| layout.size));
     let plain = errno != Errno::EFAULT && !matches!(deed, Deed::GetName { .. } | Deed::Ioctl { .. });
     if said.is_some() && said == usual && plain {
         return;

@@ -14,6 +14,7 @@ use crate::memory;
 use crate::mounts::DEVICE;
 use crate::notify::{Listener, Notification};
 use crate::paths;
+use crate::tag::Tag;
 use crate::task::Task;
 
 const PATH_MAX: usize = 4096;
@@ -101,7 +102,7 @@ impl Gate {
     fn link_target(&mut self, task: &Task, link: paths::FdLink, flags: OFlags) -> Target {
         let Some(owner) = self.owner_of(task, link) else { return Target::Native };
         let (whose, copy) = self.whose(&owner, link.fd);
-        if let Whose::Device(_) | Whose::Refused(_) = whose {
+        if let Whose::Device(..) | Whose::Refused(_) = whose {
             return Target::Device;
         }
         // A descriptor of the place alone (`O_PATH`): opening it opens the device.
@@ -132,8 +133,9 @@ impl Gate {
         let Ok(task) = self.know(i32::try_from(n.pid).unwrap_or(0)) else { return Reply::Gone };
         let user = Pid(task.identity().pid);
         let opened = self.device_for(&task, flags);
+        let tag = opened.as_ref().ok().map(|(tag, _)| *tag);
         let (reply, answer) = match opened {
-            Ok(device) => match listener.add_fd(n.id, device.as_fd(), flags.contains(OFlags::CLOEXEC)) {
+            Ok((_, device)) => match listener.add_fd(n.id, device.as_fd(), flags.contains(OFlags::CLOEXEC)) {
                 Ok(Some(fd)) => (Reply::Value(fd.into()), Answer::Value(fd.into())),
                 Ok(None) => (Reply::Gone, Answer::None),
                 Err(error) => {
@@ -144,10 +146,11 @@ impl Gate {
             Err(refusal) => (Reply::Refuse(refusal.clone()), Answer::Refused(refusal)),
         };
         self.note(user, || Deed::OpenDevice { flags: flags.bits() }, answer);
+        self.note_about(tag, None, None);
         reply
     }
 
-    fn device_for(&mut self, task: &Task, flags: OFlags) -> KResult<OwnedFd> {
+    fn device_for(&mut self, task: &Task, flags: OFlags) -> KResult<(Tag, OwnedFd)> {
         let who = task.identity();
         if self.privileged && who.uid != 0 && !who.overrides_permissions() {
             let why =
@@ -157,13 +160,15 @@ impl Gate {
         if !task.has_free_descriptor() {
             return Err(Errno::EMFILE.because("the program's descriptor table is full"));
         }
-        self.settle_device();
+        self.settle_devices();
         let node = self.node.as_ref().ok_or_else(|| Errno::ENOENT.because("live update is off"))?;
+        // Part of the open, and of no description.
+        let exclusive = flags & OFlags::EXCL;
         let kept = OFlags::ACCMODE | OFlags::APPEND | OFlags::NONBLOCK;
         let device = memory::reopen(node.file.as_fd(), flags & kept)
             .map_err(|error| host_refusal(&error, "the device node"))?;
-        self.admit_device(task, device.as_fd())?;
-        Ok(device)
+        let (tag, _) = self.admit_device(task, device.as_fd(), exclusive)?;
+        Ok((tag, device))
     }
 
     /// A file with the command line.
