@@ -142,6 +142,56 @@ fn findings_as_sarif() {
     assert_eq!(suppressed[0]["suppressions"][0]["kind"], "inSource");
 }
 
+/// What is wrong with a document under the published schema of SARIF.
+fn schema_says(document: &Value) -> Result<(), String> {
+    let schema = root().join("crates/cli/tests/schemas/sarif-2.1.0.json");
+    let schema = serde_json::from_slice(&std::fs::read(schema).expect("readable")).expect("JSON");
+    let (mut schemas, mut compiler) = (boon::Schemas::new(), boon::Compiler::new());
+    compiler.enable_format_assertions();
+    compiler.add_resource("sarif.json", schema).expect("a schema");
+    let index = compiler.compile("sarif.json", &mut schemas).expect("it compiles");
+    schemas.validate(document, index).map_err(|error| format!("{error:#}"))
+}
+
+#[test]
+fn sarif_is_as_its_schema_demands() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let clean = folder.path().join("a name, with blanks & umlauts \u{e4}.h");
+    std::fs::write(&clean, "/* nothing */\n").expect("writable");
+    let clean = clean.display().to_string();
+    let (rules, good, bad) = (header("rules.h"), header("merged.h"), header("posted-v2.h"));
+    for (headers, code) in [
+        (vec![&rules, &good], 1),
+        (vec![&bad], 1),
+        (vec![&good], 0),
+        (vec![&clean], 0),
+        (vec![&clean, &bad], 1),
+    ] {
+        let headers: Vec<&str> = headers.into_iter().map(String::as_str).collect();
+        let document = json(&[&["lint", "--format", "sarif"], headers.as_slice()].concat(), code);
+        assert_eq!(schema_says(&document), Ok(()), "{headers:?}");
+    }
+}
+
+#[test]
+fn the_schema_of_sarif_finds_mistakes() {
+    let document = json(&["lint", "--format", "sarif", &header("posted-v2.h")], 1);
+    let mistake = |pointer: &str, value: Value| {
+        let mut document = document.clone();
+        *document.pointer_mut(pointer).unwrap_or_else(|| panic!("{pointer} is there")) = value;
+        schema_says(&document).expect_err(pointer)
+    };
+    let place = "/runs/0/results/0/locations/0/physicalLocation";
+    mistake("/version", "2.0.0".into());
+    mistake("/runs/0/tool", Value::Object(serde_json::Map::default()));
+    mistake("/runs/0/results/0/level", "fatal".into());
+    mistake("/runs/0/results/0/ruleIndex", (-2).into());
+    mistake("/runs/0/results/0/message", Value::Object(serde_json::Map::default()));
+    mistake(&format!("{place}/region/startLine"), 0.into());
+    mistake(&format!("{place}/artifactLocation/uri"), "a file with blanks.h".into());
+    mistake(place, serde_json::json!({ "line": 3 }));
+}
+
 #[test]
 fn findings_for_people() {
     let output = luosim(&["abi", "lint", &header("posted-v2.h")]);
@@ -201,4 +251,48 @@ fn collisions_have_scenarios_that_run() {
         "the program that took a file back has retrieved it\n{unpreserve}"
     );
     assert!(shown("ba43-of-posted-v4-on-7.2.kdl").contains("EINVAL"));
+}
+
+/// Every pair of kernels and designs that luosim knows: each collision on a kernel that it boots has a scenario; all of them
+/// run as they expect, and the model answers what the command said of the collision.
+#[test]
+fn every_collision_is_shown_by_the_model() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("found");
+    let place = out.display().to_string();
+    let document = json(&["collide", "--format", "json", "--out", &place], 1);
+    let collisions = list(&document, "collisions");
+    let word = |one: &Value, field: &str| one[field].as_str().unwrap_or_default().to_owned();
+    // Two revisions are known by their headers alone.
+    let bootable = |kernel: &str| !["posted-rfc2", "posted-v5"].contains(&kernel);
+    let (shown, hidden): (Vec<&Value>, Vec<&Value>) =
+        collisions.iter().partition(|one| bootable(&word(one, "kernel")));
+    assert_eq!((shown.len(), hidden.len()), (88, 12));
+    assert!(
+        hidden.iter().all(|one| word(one, "no_scenario").contains("no release luosim knows")),
+        "{hidden:?}"
+    );
+    let paths: Vec<String> = shown.iter().map(|one| word(one, "scenario")).collect();
+    let ran = luosim(&[&["run"], paths.iter().map(String::as_str).collect::<Vec<_>>().as_slice()].concat());
+    let said = text(&ran.stdout);
+    assert_eq!(ran.status.code(), Some(0), "{said}");
+    assert!(said.ends_with("88 passed, 0 failed\n"), "{said}");
+    for (one, path) in shown.iter().zip(&paths) {
+        // The transcript of a scenario ends in the line with its path.
+        let end = said.find(&format!("{path}: ok")).unwrap_or_else(|| panic!("{path} in\n{said}"));
+        let call = said[..end].rfind("] ioctl(").map(|at| &said[at..end]).expect("it makes the call");
+        let (then, runs) = (word(one, "then"), word(one, "runs"));
+        let name = runs.trim_start_matches("LIVEUPDATE_").trim_start_matches("IOCTL_");
+        match ["EINVAL", "E2BIG"].into_iter().find(|errno| then.contains(errno)) {
+            Some(errno) => {
+                let named = call.contains(name) || call.contains(name.trim_start_matches("SESSION_"));
+                assert!(call.contains(&format!("= -{errno}\n")) && named, "{then}: {runs}\n{call}");
+            }
+            None => {
+                let refused =
+                    call.contains("ENOTTY") || call.contains("E2BIG") || call.contains("needs a structure");
+                assert!(then == "it runs" && !refused, "{then}: {runs}\n{call}");
+            }
+        }
+    }
 }
