@@ -102,7 +102,6 @@ static void refusals(int device)
 {
 	struct fd arg = { 15, 0, TOKEN };
 	struct { struct word word; uint32_t tail[2]; } longer = { { sizeof longer, 0 }, { 0, 1 } };
-	struct fd_state least = { 16, 0, TOKEN, 99 };
 
 	must_fail(luo_open_now(), EBUSY);
 	must_fail(ioctl(device, 0xBA07, NULL), EINVAL);
@@ -122,7 +121,6 @@ static void refusals(int device)
 	must_fail(set_fd_event(device, TOKEN, FINISH), EBUSY);
 	preserve_fails(preserve(device, 1000, TOKEN), EBADF);
 	must_fail(unpreserve(device, TOKEN), ENOENT);
-	(void)least;
 }
 
 static void one_file_alone(int device, int memory)
