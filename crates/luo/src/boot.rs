@@ -20,7 +20,7 @@ use crate::handler::FileHandler;
 use crate::held::HeldFiles;
 use crate::host::{Host, Memory, RetrieveStatus, SessionKey};
 use crate::ops::Direction;
-use crate::session::{Session, SessionList};
+use crate::session::{Session, SessionList, Sessions};
 use crate::{Deserialized, Disturbance, Event, Luo};
 
 /// How a kernel's orchestrator is set up.
@@ -88,8 +88,7 @@ impl<H: Host> Luo<H> {
             quirks: config.quirks,
             enabled: false,
             incoming_number: 0,
-            sessions: Vec::new(),
-            free_sessions: Vec::new(),
+            sessions: Sessions::default(),
             outgoing: SessionList::default(),
             incoming: SessionList::default(),
             deserialized: Deserialized::Done,
@@ -229,19 +228,20 @@ impl<H: Host> Luo<H> {
         found: &FoundSession,
         seen: &mut FxHashSet<PhysAddr>,
     ) -> KResult<()> {
-        if self.incoming.find(&found.name).is_some() {
+        if self.incoming.find(&found.name, &self.sessions).is_some() {
             host.memory().log.warn(format!("luo: Failed to insert session [{}] -17", found.name));
             return Err(Errno::EEXIST.because(format!("two sessions are named {:?}", found.name)));
         }
         let session = Session {
             name: found.name,
             direction: Direction::Incoming,
+            place: 0,
             retrieved: false,
             files: FileSet::default(),
             area: FileArea::None,
         };
-        let key = self.insert_session(session);
-        self.incoming.push(found.name, key);
+        let key = self.sessions.insert(session);
+        self.incoming.push(key, &mut self.sessions);
         host.emit(Event::SessionFound { session: found.name });
         if found.files == PhysAddr::NULL {
             if found.count != 0 {
@@ -320,17 +320,6 @@ impl<H: Host> Luo<H> {
         self.session_mut(key).expect("the session was just added").files.push(file);
         host.emit(Event::Found { session: found.name, token });
         Ok(())
-    }
-
-    pub(crate) fn insert_session(&mut self, session: Session) -> SessionKey {
-        if let Some(index) = self.free_sessions.pop() {
-            let key = SessionKey(index);
-            self.sessions[key.index()] = Some(session);
-            return key;
-        }
-        let index = u32::try_from(self.sessions.len()).expect("fewer than 2^32 sessions");
-        self.sessions.push(Some(session));
-        SessionKey(index)
     }
 }
 

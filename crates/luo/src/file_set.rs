@@ -9,7 +9,7 @@
 //! looked at first.
 //!
 //! Handlers that depend on other files ask for the token of a file. The first such question makes an index; sessions of
-//! memory files never have one.
+//! memory files never have one. Either index stands outside the set: most sessions have none, and there may be many.
 
 use std::cell::Cell;
 
@@ -37,11 +37,11 @@ pub(crate) struct File {
 pub(crate) struct FileSet {
     files: Vec<File>,
     /// The first file of each token; none while the tokens ascend.
-    by_token: Option<FxHashMap<u64, usize>>,
+    by_token: Option<Box<FxHashMap<u64, usize>>>,
     /// Behind the file found last.
     next: Cell<usize>,
     /// The first place of each preserved description; none until somebody asks by file.
-    by_file: Option<FxHashMap<FileId, usize>>,
+    by_file: Option<Box<FxHashMap<FileId, usize>>>,
 }
 
 impl FileSet {
@@ -102,7 +102,7 @@ impl FileSet {
     pub(crate) fn find_preserved(&mut self, id: FileId) -> Option<&File> {
         let files = &self.files;
         let index = self.by_file.get_or_insert_with(|| {
-            let mut index = FxHashMap::default();
+            let mut index = Box::<FxHashMap<_, _>>::default();
             for (at, file) in files.iter().enumerate() {
                 if let Some(id) = file.preserved {
                     index.entry(id).or_insert(at);
@@ -121,7 +121,7 @@ impl FileSet {
         let ascends = self.files.last().is_none_or(|last| last.token < file.token);
         if self.by_token.is_none() && !ascends {
             let tokens = self.files.iter().map(|file| file.token);
-            self.by_token = Some(tokens.zip(0..).collect());
+            self.by_token = Some(Box::new(tokens.zip(0..).collect()));
         }
         if let Some(index) = &mut self.by_token {
             index.entry(file.token).or_insert(self.files.len());

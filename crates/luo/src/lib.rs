@@ -52,7 +52,7 @@ use luosim_physmem::PhysAddr;
 use crate::flb::FlbRegistry;
 use crate::format::Outgoing;
 use crate::held::HeldFiles;
-use crate::session::{Session, SessionList};
+use crate::session::{Session, SessionList, Sessions};
 
 /// Whether the incoming sessions have been read, once per boot at the first open of the device.
 #[derive(Debug)]
@@ -72,8 +72,7 @@ pub struct Luo<H: Host> {
     enabled: bool,
     /// Number this kernel was given; 0 if it got nothing. The next kernel is given one more.
     incoming_number: u64,
-    sessions: Vec<Option<Session>>,
-    free_sessions: Vec<u32>,
+    sessions: Sessions,
     outgoing: SessionList,
     incoming: SessionList,
     deserialized: Deserialized,
@@ -185,16 +184,16 @@ impl<H: Host> Luo<H> {
     /// The handler's handle of a file in an outgoing session.
     #[must_use]
     pub fn preserved_data(&self, session: &SessionName, token: u64) -> Option<u64> {
-        let key = self.outgoing.find(session)?;
+        let key = self.outgoing.find(session, &self.sessions)?;
         self.session(key)?.files.find(token).map(|file| file.data)
     }
 
     fn session(&self, key: SessionKey) -> Option<&Session> {
-        self.sessions.get(key.index())?.as_ref()
+        self.sessions.get(key)
     }
 
     fn session_mut(&mut self, key: SessionKey) -> Option<&mut Session> {
-        self.sessions.get_mut(key.index())?.as_mut()
+        self.sessions.get_mut(key)
     }
 
     /// Name of a session, for links in `/proc` and for reasons.

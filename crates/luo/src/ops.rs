@@ -35,7 +35,7 @@ impl<H: Host> Luo<H> {
         let count = self.outgoing.count();
         let out = self.out.as_mut().expect("the device exists only when LUO is on");
         out.reserve_session(&mut host.memory(), count)?;
-        if self.outgoing.find(&name).is_some() {
+        if self.outgoing.find(&name, &self.sessions).is_some() {
             if !self.quirks.has(Quirk::EmptyTrailingBlock) {
                 self.shrink_sessions(host);
             }
@@ -43,9 +43,9 @@ impl<H: Host> Luo<H> {
         }
         let area = self.out.as_ref().expect("checked above").new_file_area();
         let files = FileSet::default();
-        let session = Session { name, direction: Direction::Outgoing, retrieved: false, files, area };
-        let key = self.insert_session(session);
-        self.outgoing.push(name, key);
+        let session = Session { name, direction: Direction::Outgoing, place: 0, retrieved: false, files, area };
+        let key = self.sessions.insert(session);
+        self.outgoing.push(key, &mut self.sessions);
         host.emit(Event::SessionCreated { session: name });
         host.open_session(key).inspect_err(|_| self.remove_outgoing(host, key))
     }
@@ -79,7 +79,7 @@ impl<H: Host> Luo<H> {
     ) -> KResult<(SessionKey, FileId)> {
         let name = SessionName::from_field(field);
         let unterminated = !field.contains(&0);
-        let found = if unterminated { None } else { self.incoming.find(&name) };
+        let found = if unterminated { None } else { self.incoming.find(&name, &self.sessions) };
         let key = found.ok_or_else(|| self.no_such_session(&name, unterminated))?;
         let session = self.session_mut(key).expect("listed sessions exist");
         if session.retrieved {
@@ -94,7 +94,7 @@ impl<H: Host> Luo<H> {
     fn no_such_session(&self, name: &SessionName, unterminated: bool) -> luosim_abi::Refusal {
         let why = if unterminated {
             String::from("the name has no NUL within its 64 bytes and matches nothing")
-        } else if self.outgoing.find(name).is_some() {
+        } else if self.outgoing.find(name, &self.sessions).is_some() {
             format!("session {name:?} is an outgoing one of this kernel, not an incoming one")
         } else {
             format!("there is no incoming session {name:?}")
@@ -374,9 +374,9 @@ impl<H: Host> Luo<H> {
     }
 
     pub(crate) fn remove_outgoing(&mut self, host: &mut H, key: SessionKey) {
-        let Some(mut session) = self.take_session(key) else { return };
+        let Some(mut session) = self.sessions.take(key) else { return };
         session.area.shrink(&mut host.memory(), 0);
-        self.outgoing.remove(&session.name);
+        self.outgoing.remove(key, &session);
         self.shrink_sessions(host);
         host.emit(Event::SessionRemoved { session: session.name, incoming: false });
     }
@@ -387,15 +387,9 @@ impl<H: Host> Luo<H> {
             host.memory().log.warn(format!("luo: Unable to finish session [{name}] on release"));
             return;
         }
-        self.take_session(key);
-        self.incoming.remove(&name);
+        let session = self.sessions.take(key).expect("looked at above");
+        self.incoming.remove(key, &session);
         host.emit(Event::SessionRemoved { session: name, incoming: true });
-    }
-
-    fn take_session(&mut self, key: SessionKey) -> Option<Session> {
-        let session = self.sessions.get_mut(key.index())?.take()?;
-        self.free_sessions.push(key.0);
-        Some(session)
     }
 
     /// The token under which a session preserves `file` (`liveupdate_get_token_outgoing`).
