@@ -7,12 +7,14 @@
 use std::rc::Rc;
 
 use luosim_abi::luo::record::FileRecord;
+use luosim_abi::luo::v1 as luo_v1;
 use luosim_abi::quirk::{Quirk, Quirks};
 use luosim_abi::release::{LuoVersion, Release};
 use luosim_abi::{Errno, KResult, Refusal};
 use luosim_physmem::PhysAddr;
 use rustc_hash::FxHashSet;
 
+use crate::blocks::FoundChain;
 use crate::file_set::{File, FileSet, HandlerIndex};
 use crate::flb::{FlbOps, FlbRegistry};
 use crate::format::{FileArea, FoundSession, Header, Incoming, Outgoing, v1, v5};
@@ -193,15 +195,14 @@ impl<H: Host> Luo<H> {
             Incoming::Nothing => Ok(()),
             Incoming::V1 { area } => {
                 let found = v1::read_sessions(&host.memory().ram.mem, area);
-                let result = self.add_sessions(host, found);
+                let result = self.add_sessions(host, &found, &mut FxHashSet::default());
                 if result.is_ok() {
                     v5::free_pages(&mut host.memory(), &[area]);
                 }
                 result
             }
             Incoming::V5 { chain } => {
-                let found = v5::read_sessions(&host.memory().ram.mem, &chain);
-                let result = self.add_sessions(host, found);
+                let result = self.add_blocks(host, &chain);
                 let pages: Vec<PhysAddr> = chain.blocks.iter().map(|(page, _)| *page).collect();
                 v5::free_pages(&mut host.memory(), &pages);
                 result
@@ -214,12 +215,23 @@ impl<H: Host> Luo<H> {
         })
     }
 
-    fn add_sessions(&mut self, host: &mut H, found: Vec<FoundSession>) -> KResult<()> {
+    fn add_blocks(&mut self, host: &mut H, chain: &FoundChain) -> KResult<()> {
         let mut seen = FxHashSet::default();
-        for session in found {
-            self.add_session(host, &session, &mut seen)?;
+        for block in &chain.blocks {
+            let found = v5::read_sessions(&host.memory().ram.mem, *block);
+            self.add_sessions(host, &found, &mut seen)?;
         }
         Ok(())
+    }
+
+    /// `seen`: the blocks of the files of all sessions so far.
+    fn add_sessions(
+        &mut self,
+        host: &mut H,
+        found: &[FoundSession],
+        seen: &mut FxHashSet<PhysAddr>,
+    ) -> KResult<()> {
+        found.iter().try_for_each(|session| self.add_session(host, session, seen))
     }
 
     fn add_session(
@@ -265,21 +277,35 @@ impl<H: Host> Luo<H> {
         found: &FoundSession,
         seen: &mut FxHashSet<PhysAddr>,
     ) -> KResult<()> {
-        let files = if self.has_blocks() {
-            v5::read_files(&mut host.memory(), found, seen, self.quirks)?
+        let blocks = if self.has_blocks() {
+            v5::find_files(&mut host.memory(), found, seen, self.quirks)?.blocks
         } else {
-            v1::read_files(&host.memory().ram.mem, found)
+            vec![(found.files, found.count.min(luo_v1::MAX_FILES))]
         };
         let session = self.session_mut(key).expect("the session was just added");
-        session.area = FileArea::Found(files.pages);
-        for record in &files.records {
-            match self.add_file(host, key, found, record) {
+        session.area = FileArea::Found(blocks.iter().map(|(page, _)| *page).collect());
+        session.files.reserve(blocks.iter().map(|(_, count)| *count).sum());
+        for block in blocks {
+            match self.add_records(host, key, found, block) {
                 Err(_) if self.quirks.has(Quirk::DeserializeErrorSwallowed) => break,
                 Err(refusal) => return Err(self.forget_area(host, key, refusal)),
                 Ok(()) => {}
             }
         }
         Ok(())
+    }
+
+    /// The records of one block, or of the one array of `luo-v1`.
+    fn add_records(
+        &mut self,
+        host: &mut H,
+        key: SessionKey,
+        found: &FoundSession,
+        block: (PhysAddr, u64),
+    ) -> KResult<()> {
+        let mem = &host.memory().ram.mem;
+        let records = if self.has_blocks() { v5::read_files(mem, block) } else { v1::read_files(mem, found) };
+        records.iter().try_for_each(|record| self.add_file(host, key, found, record))
     }
 
     fn has_blocks(&self) -> bool {

@@ -117,6 +117,11 @@ impl FileSet {
         self.files[index].data = data;
     }
 
+    /// Makes room for `count` files: no more than a handover has bytes for.
+    pub(crate) fn reserve(&mut self, count: u64) {
+        self.files.reserve(usize::try_from(count).expect("a count of records in memory"));
+    }
+
     pub(crate) fn push(&mut self, file: File) {
         let ascends = self.files.last().is_none_or(|last| last.token < file.token);
         if self.by_token.is_none() && !ascends {

@@ -43,7 +43,8 @@ impl<H: Host> Luo<H> {
         }
         let area = self.out.as_ref().expect("checked above").new_file_area();
         let files = FileSet::default();
-        let session = Session { name, direction: Direction::Outgoing, place: 0, retrieved: false, files, area };
+        let session =
+            Session { name, direction: Direction::Outgoing, place: 0, retrieved: false, files, area };
         let key = self.sessions.insert(session);
         self.outgoing.push(key, &mut self.sessions);
         host.emit(Event::SessionCreated { session: name });

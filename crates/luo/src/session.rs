@@ -26,45 +26,58 @@ pub(crate) struct Session {
     pub(crate) area: FileArea,
 }
 
+/// Sessions that lie together. A hundred thousand of them in one piece would be moved with each growth.
+const CHUNK: usize = 256;
+
 /// All sessions of a kernel, each at the place that its key says.
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
-    slots: Vec<Option<Session>>,
-    free: Vec<u32>,
+    /// All but the last are full.
+    chunks: Vec<Vec<Option<Session>>>,
+    free: Vec<SessionKey>,
 }
 
 impl Sessions {
     pub(crate) fn get(&self, key: SessionKey) -> Option<&Session> {
-        self.slots.get(key.index())?.as_ref()
+        let index = key.index();
+        self.chunks.get(index / CHUNK)?.get(index % CHUNK)?.as_ref()
+    }
+
+    fn slot(&mut self, key: SessionKey) -> Option<&mut Option<Session>> {
+        let index = key.index();
+        self.chunks.get_mut(index / CHUNK)?.get_mut(index % CHUNK)
     }
 
     pub(crate) fn get_mut(&mut self, key: SessionKey) -> Option<&mut Session> {
-        self.slots.get_mut(key.index())?.as_mut()
+        self.slot(key)?.as_mut()
     }
 
     /// Adds a session, in the place that became free last if there is one.
     pub(crate) fn insert(&mut self, session: Session) -> SessionKey {
-        if let Some(index) = self.free.pop() {
-            let key = SessionKey(index);
-            self.slots[key.index()] = Some(session);
+        if let Some(key) = self.free.pop() {
+            *self.slot(key).expect("a free place is a place") = Some(session);
             return key;
         }
-        let index = u32::try_from(self.slots.len()).expect("fewer than 2^32 sessions");
-        self.slots.push(Some(session));
-        SessionKey(index)
+        if self.chunks.last().is_none_or(|last| last.len() == CHUNK) {
+            self.chunks.push(Vec::with_capacity(CHUNK));
+        }
+        let full = CHUNK * (self.chunks.len() - 1);
+        let last = self.chunks.last_mut().expect("there is one with room");
+        last.push(Some(session));
+        SessionKey(u32::try_from(full + last.len() - 1).expect("fewer than 2^32 sessions"))
     }
 
     pub(crate) fn take(&mut self, key: SessionKey) -> Option<Session> {
-        let session = self.slots.get_mut(key.index())?.take()?;
-        self.free.push(key.0);
+        let session = self.slot(key)?.take()?;
+        self.free.push(key);
         Some(session)
     }
 }
 
-/// Where one session of a list is found by its name.
+/// Where one session of a list is found by its name: 8 bytes, as there may be many.
 #[derive(Clone, Copy, Debug)]
 struct Named {
-    hash: u64,
+    hash: u32,
     key: SessionKey,
 }
 
@@ -89,8 +102,8 @@ impl SessionList {
 
     /// The session of this list with that name. `sessions` holds all the sessions of the list.
     pub(crate) fn find(&self, name: &SessionName, sessions: &Sessions) -> Option<SessionKey> {
-        let hash = FxBuildHasher.hash_one(name);
-        self.by_name.find(hash, |named| named.is(hash, name, sessions)).map(|named| named.key)
+        let hash = hash(name);
+        self.by_name.find(spread(hash), |named| named.is(hash, name, sessions)).map(|named| named.key)
     }
 
     /// Adds a session whose name is not in the list, at its end.
@@ -100,16 +113,15 @@ impl SessionList {
         let session = sessions.get_mut(key).expect("the session was just made");
         session.place = place;
         let name = session.name;
-        let hash = FxBuildHasher.hash_one(name);
+        let hash = hash(&name);
         debug_assert!(self.find(&name, sessions).is_none(), "session {name:?} is in the list twice");
-        self.by_name.insert_unique(hash, Named { hash, key }, |named| named.hash);
+        self.by_name.insert_unique(spread(hash), Named { hash, key }, |named| spread(named.hash));
         self.order.insert(place, key);
     }
 
     /// Takes a session out that is in the list.
     pub(crate) fn remove(&mut self, key: SessionKey, session: &Session) {
-        let hash = FxBuildHasher.hash_one(session.name);
-        let found = self.by_name.find_entry(hash, |named| named.key == key);
+        let found = self.by_name.find_entry(spread(hash(&session.name)), |named| named.key == key);
         found.expect("a listed session is found by its name").remove();
         self.order.remove(&session.place);
     }
@@ -119,8 +131,19 @@ impl SessionList {
     }
 }
 
+fn hash(name: &SessionName) -> u32 {
+    let hash = FxBuildHasher.hash_one(name);
+    u32::try_from(hash >> 32).expect("the upper half")
+        ^ u32::try_from(hash & 0xffff_ffff).expect("the lower half")
+}
+
+/// The table looks at both ends of a hash.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash) << 32 | u64::from(hash)
+}
+
 impl Named {
-    fn is(&self, hash: u64, name: &SessionName, sessions: &Sessions) -> bool {
+    fn is(&self, hash: u32, name: &SessionName, sessions: &Sessions) -> bool {
         self.hash == hash && sessions.get(self.key).is_some_and(|session| session.name == *name)
     }
 }

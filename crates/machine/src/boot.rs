@@ -257,9 +257,20 @@ impl<'a> Setup<'a> {
         if let Some(free) = parameters.free {
             leave_free(&mut ram, free);
         }
-        let (files, released, events, assumed) = (Files::default(), Vec::new(), Vec::new(), Vec::new());
-        let (devices, intrusion) = (Devices::new(*profile, *quirks), None);
-        Ok((luo, Core { ram, kho, log, files, released, events, devices, hardware, intrusion, assumed }))
+        let core = Core {
+            ram,
+            kho,
+            log,
+            files: Files::default(),
+            released: Vec::new(),
+            watched: true,
+            events: Vec::new(),
+            devices: Devices::new(*profile, *quirks),
+            hardware,
+            intrusion: None,
+            assumed: Vec::new(),
+        };
+        Ok((luo, core))
     }
 
     /// Handlers, devices, drivers, and the orchestrator of a posted design.
@@ -363,7 +374,8 @@ impl Machine {
         self.faults = Faults::after_boot(&self.faults);
         let release = release.release();
         let (state, outcome, log) = match Kernel::boot(world, params, release, options, &self.modules) {
-            Ok(kernel) => {
+            Ok(mut kernel) => {
+                kernel.core.watched = self.ledger.is_some();
                 let (outcome, log) = (kernel.outcome(), kernel.core.log.clone());
                 (State::Running(Box::new(kernel)), outcome, log)
             }

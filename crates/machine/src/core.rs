@@ -21,6 +21,8 @@ pub struct Core {
     pub(crate) files: Files,
     /// Files released since the last look, in order.
     pub(crate) released: Vec<FileKind>,
+    /// Whether somebody looks at the events.
+    pub(crate) watched: bool,
     /// Events since the last look, in order.
     pub(crate) events: Vec<Event>,
     /// Device files.
@@ -105,7 +107,9 @@ impl Host for Core {
     }
 
     fn emit(&mut self, event: Event) {
-        self.events.push(event);
+        if self.watched {
+            self.events.push(event);
+        }
     }
 
     fn intrude(&mut self) {

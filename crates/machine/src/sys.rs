@@ -114,10 +114,6 @@ impl Machine {
         let generation = self.generation;
         let Ok(kernel) = self.running() else { return };
         kernel.settle();
-        if self.ledger.is_none() {
-            return self.forget_events();
-        }
-        let Ok(kernel) = self.running() else { return };
         let events = std::mem::take(&mut kernel.core.events);
         if events.is_empty() {
             return;
@@ -128,12 +124,6 @@ impl Machine {
             for event in &events {
                 ledger.observe(generation, &actor, event);
             }
-        }
-    }
-
-    fn forget_events(&mut self) {
-        if let Ok(kernel) = self.running() {
-            kernel.core.events.clear();
         }
     }
 

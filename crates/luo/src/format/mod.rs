@@ -4,7 +4,7 @@ pub(crate) mod v1;
 pub(crate) mod v5;
 
 use luosim_abi::luo::flb::FlbHeader;
-use luosim_abi::luo::record::{FileRecord, SessionRecord};
+use luosim_abi::luo::record::SessionRecord;
 use luosim_abi::{KResult, Refusal};
 use luosim_physmem::{FrameUse, PAGE_SIZE, PhysAddr};
 
@@ -78,13 +78,6 @@ impl FoundSession {
             count: record.count.get(),
         }
     }
-}
-
-/// The file records of one session, and the pages they lie in.
-#[derive(Debug, Default)]
-pub(crate) struct FoundFiles {
-    pub(crate) records: Vec<FileRecord>,
-    pub(crate) pages: Vec<PhysAddr>,
 }
 
 impl FileArea {

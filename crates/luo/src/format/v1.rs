@@ -7,7 +7,7 @@ use luosim_abi::{Errno, KResult, Refusal};
 use luosim_kho::fdt::{Node, Tree};
 use luosim_physmem::{FrameUse, PAGE_SIZE, PhysAddr, PhysMem};
 
-use super::{FoundFiles, FoundSession, Header, HeaderResult, Incoming, alloc_flbs};
+use super::{FoundSession, Header, HeaderResult, Incoming, alloc_flbs};
 use crate::blocks::write;
 use crate::host::Memory;
 
@@ -127,10 +127,9 @@ pub(crate) fn read_sessions(mem: &PhysMem, area: PhysAddr) -> Vec<FoundSession> 
 }
 
 /// Reads the file array of one session; the count of the session record is trusted up to 128.
-pub(crate) fn read_files(mem: &PhysMem, session: &FoundSession) -> FoundFiles {
-    let records = (0..session.count.min(abi::MAX_FILES))
+pub(crate) fn read_files(mem: &PhysMem, session: &FoundSession) -> Vec<FileRecord> {
+    (0..session.count.min(abi::MAX_FILES))
         .map_while(|index| session.files.checked_add(index * FILE_SIZE))
         .map_while(|at| mem.read_obj::<FileRecord>(at).ok())
-        .collect();
-    FoundFiles { records, pages: vec![session.files] }
+        .collect()
 }

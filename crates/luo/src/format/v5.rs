@@ -1,6 +1,6 @@
 //! `luo-v5` (7.2, 7.3): one 32-byte structure, chains of blocks for sessions and files, one page for FLBs.
 
-use luosim_abi::luo::record::SessionRecord;
+use luosim_abi::luo::record::{FileRecord, SessionRecord};
 use luosim_abi::luo::{block, v5 as abi};
 use luosim_abi::quirk::Quirks;
 use luosim_abi::{Errno, KResult, Refusal};
@@ -8,7 +8,7 @@ use luosim_physmem::{FrameUse, PhysAddr, PhysMem};
 use rustc_hash::FxHashSet;
 use zerocopy::FromBytes;
 
-use super::{FoundFiles, FoundSession, Header, HeaderResult, Incoming, alloc_flbs};
+use super::{FoundSession, Header, HeaderResult, Incoming, alloc_flbs};
 use crate::blocks::{BadChain, BlockChain, FoundChain, read_chain, write};
 use crate::host::Memory;
 
@@ -106,47 +106,49 @@ pub(crate) fn free_pages(mem: &mut Memory<'_>, pages: &[PhysAddr]) {
     }
 }
 
-fn read_records<T: FromBytes>(mem: &PhysMem, chain: &FoundChain, entry_size: u64) -> Vec<T> {
+/// The records of one block of a checked chain.
+fn read_records<T: FromBytes>(mem: &PhysMem, (block, count): (PhysAddr, u64), entry_size: u64) -> Vec<T> {
     let size = usize::try_from(entry_size).expect("a record is small");
     let header = usize::try_from(block::HEADER_SIZE).expect("a header is small");
     let mut page = [0u8; 4096];
-    let mut records = Vec::with_capacity(usize::try_from(chain.records()).unwrap_or(0));
-    for (block, count) in &chain.blocks {
-        if mem.read(*block, &mut page).is_err() {
-            break;
-        }
-        let count = usize::try_from(*count).expect("a checked count is below 64");
-        let entries = page[header..].chunks_exact(size).take(count);
-        records.extend(entries.filter_map(|bytes| T::read_from_bytes(bytes).ok()));
+    if mem.read(block, &mut page).is_err() {
+        return Vec::new();
     }
-    records
+    let count = usize::try_from(count).expect("a checked count is below 64");
+    let entries = page[header..].chunks_exact(size).take(count);
+    entries.filter_map(|bytes| T::read_from_bytes(bytes).ok()).collect()
 }
 
-/// The sessions of a chain that was checked at boot.
-pub(crate) fn read_sessions(mem: &PhysMem, chain: &FoundChain) -> Vec<FoundSession> {
-    read_records::<SessionRecord>(mem, chain, SESSION_SIZE).iter().map(FoundSession::from_record).collect()
+/// The sessions of one block of a chain that was checked at boot.
+pub(crate) fn read_sessions(mem: &PhysMem, block: (PhysAddr, u64)) -> Vec<FoundSession> {
+    read_records::<SessionRecord>(mem, block, SESSION_SIZE).iter().map(FoundSession::from_record).collect()
 }
 
-/// Checks the chain of one session's files and reads its records. `seen` are the blocks of all sessions so
+/// The files of one block of a chain that [`find_files`] checked.
+pub(crate) fn read_files(mem: &PhysMem, block: (PhysAddr, u64)) -> Vec<FileRecord> {
+    read_records(mem, block, FILE_SIZE)
+}
+
+/// Checks the chain of one session's files. `seen` are the blocks of all sessions so
 /// far: a block that two sessions name makes the second chain a corrupt one, which also bounds the work.
 ///
 /// # Errors
 /// EINVAL, ENOSPC for a bad chain; EINVAL if the counts do not add up to the session's.
-pub(crate) fn read_files(
+pub(crate) fn find_files(
     mem: &mut Memory<'_>,
     session: &FoundSession,
     seen: &mut FxHashSet<PhysAddr>,
     quirks: Quirks,
-) -> Result<FoundFiles, Refusal> {
+) -> Result<FoundChain, Refusal> {
     let chain = read_chain(&mem.ram.mem, session.files, FILE_SIZE, seen, quirks)
         .map_err(|bad| refuse_chain(mem, bad, "file"))?;
-    let pages: Vec<PhysAddr> = chain.blocks.iter().map(|(page, _)| *page).collect();
     if chain.records() != session.count {
         let (found, said) = (chain.records(), session.count);
         mem.log.warn(format!("luo: File count mismatch: expected {said}, found {found}"));
+        let pages: Vec<PhysAddr> = chain.blocks.iter().map(|(page, _)| *page).collect();
         free_pages(mem, &pages);
         return Err(Errno::EINVAL
             .because(format!("session {:?} says {said} files but its blocks hold {found}", session.name)));
     }
-    Ok(FoundFiles { records: read_records(&mem.ram.mem, &chain, FILE_SIZE), pages })
+    Ok(chain)
 }
