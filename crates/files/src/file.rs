@@ -1,6 +1,7 @@
 //! Open file descriptions and their reference counts.
 
 use luosim_abi::{Errno, KResult};
+use luosim_luo::slab::Slab;
 use luosim_luo::{FileId, SessionKey};
 use luosim_posted::OpenId;
 
@@ -161,13 +162,8 @@ impl OpenFile {
 /// All open file descriptions of a kernel.
 #[derive(Debug, Default)]
 pub struct FileTable {
-    slots: Vec<Option<OpenFile>>,
-    free: Vec<u32>,
+    open: Slab<OpenFile>,
     limit: Option<usize>,
-}
-
-fn index(file: FileId) -> usize {
-    usize::try_from(file.0).expect("an index fits in usize")
 }
 
 impl FileTable {
@@ -179,7 +175,7 @@ impl FileTable {
     /// Descriptions that exist.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.open.len()
     }
 
     /// Makes a description with one reference.
@@ -190,13 +186,7 @@ impl FileTable {
         if self.limit.is_some_and(|limit| self.count() >= limit) {
             return Err(Errno::ENFILE.because("the system has no room for another open file"));
         }
-        let file = OpenFile { kind, flags, pos: 0, refs: 1 };
-        if let Some(slot) = self.free.pop() {
-            self.slots[index(FileId(slot))] = Some(file);
-            return Ok(FileId(slot));
-        }
-        self.slots.push(Some(file));
-        Ok(FileId(u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 open files")))
+        Ok(FileId(self.open.insert(OpenFile { kind, flags, pos: 0, refs: 1 })))
     }
 
     /// The description.
@@ -205,13 +195,13 @@ impl FileTable {
     /// If it was released: whoever holds a [`FileId`] holds a reference.
     #[must_use]
     pub fn get(&self, file: FileId) -> &OpenFile {
-        self.slots[index(file)].as_ref().expect("whoever has the id has a reference")
+        self.find(file).expect("whoever has the id has a reference")
     }
 
     /// The description, if there is one with this id.
     #[must_use]
     pub fn find(&self, file: FileId) -> Option<&OpenFile> {
-        self.slots.get(index(file))?.as_ref()
+        self.open.get(file.0)
     }
 
     /// The description, to change position or flags.
@@ -219,7 +209,7 @@ impl FileTable {
     /// # Panics
     /// As [`Self::get`].
     pub fn get_mut(&mut self, file: FileId) -> &mut OpenFile {
-        self.slots[index(file)].as_mut().expect("whoever has the id has a reference")
+        self.open.get_mut(file.0).expect("whoever has the id has a reference")
     }
 
     /// One more reference.
@@ -234,7 +224,6 @@ impl FileTable {
         if open.refs > 0 {
             return None;
         }
-        self.free.push(file.0);
-        self.slots[index(file)].take()
+        self.open.take(file.0)
     }
 }

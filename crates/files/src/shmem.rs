@@ -10,6 +10,7 @@ mod resize;
 mod seals;
 
 use luosim_abi::{Errno, KResult, Refusal};
+use luosim_luo::slab::Slab;
 use luosim_physmem::{FrameUse, Order, PAGE_SIZE, Ram};
 
 use crate::page_cache::{Folio, PageCache};
@@ -278,13 +279,8 @@ impl Shmem {
 /// All memory files of a kernel.
 #[derive(Debug, Default)]
 pub struct InodeTable {
-    slots: Vec<Option<Shmem>>,
-    free: Vec<u32>,
+    files: Slab<Shmem>,
     last_ino: u64,
-}
-
-fn index(inode: InodeId) -> usize {
-    usize::try_from(inode.0).expect("an index fits in usize")
 }
 
 impl InodeTable {
@@ -311,12 +307,7 @@ impl InodeTable {
             host: None,
             refs: 1,
         };
-        if let Some(slot) = self.free.pop() {
-            self.slots[index(InodeId(slot))] = Some(inode);
-            return InodeId(slot);
-        }
-        self.slots.push(Some(inode));
-        InodeId(u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 files"))
+        InodeId(self.files.insert(inode))
     }
 
     /// The file.
@@ -325,7 +316,7 @@ impl InodeTable {
     /// If it is gone: whoever has an [`InodeId`] has a reference.
     #[must_use]
     pub fn get(&self, inode: InodeId) -> &Shmem {
-        self.slots[index(inode)].as_ref().expect("whoever has the id has a reference")
+        self.find(inode).expect("whoever has the id has a reference")
     }
 
     /// The file, to change it.
@@ -333,19 +324,19 @@ impl InodeTable {
     /// # Panics
     /// As [`Self::get`].
     pub fn get_mut(&mut self, inode: InodeId) -> &mut Shmem {
-        self.slots[index(inode)].as_mut().expect("whoever has the id has a reference")
+        self.files.get_mut(inode.0).expect("whoever has the id has a reference")
     }
 
     /// The file, if there is one with this id.
     #[must_use]
     pub fn find(&self, inode: InodeId) -> Option<&Shmem> {
-        self.slots.get(index(inode))?.as_ref()
+        self.files.get(inode.0)
     }
 
     /// Files that exist.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.files.len()
     }
 
     /// One more reference.
@@ -364,7 +355,6 @@ impl InodeTable {
         for folio in file.cache.drain() {
             ram.free(folio.head).expect("the file owns its folios");
         }
-        self.slots[index(inode)] = None;
-        self.free.push(inode.0);
+        self.files.take(inode.0);
     }
 }

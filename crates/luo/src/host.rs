@@ -20,12 +20,6 @@ pub struct Identity(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionKey(pub u32);
 
-impl SessionKey {
-    pub(crate) fn index(self) -> usize {
-        usize::try_from(self.0).expect("a session index fits in usize")
-    }
-}
-
 /// The kernel's physical memory, its KHO and its log, borrowed together.
 #[derive(Debug)]
 pub struct Memory<'a> {

@@ -30,6 +30,7 @@ mod name;
 mod ops;
 mod reboot;
 mod session;
+pub mod slab;
 pub mod test_flbs;
 
 pub use luosim_abi::extensible as argument;

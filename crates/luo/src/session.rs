@@ -11,6 +11,7 @@ use crate::format::FileArea;
 use crate::host::SessionKey;
 use crate::name::SessionName;
 use crate::ops::Direction;
+use crate::slab::Slab;
 
 /// One session.
 #[derive(Debug)]
@@ -26,51 +27,25 @@ pub(crate) struct Session {
     pub(crate) area: FileArea,
 }
 
-/// Sessions that lie together. A hundred thousand of them in one piece would be moved with each growth.
-const CHUNK: usize = 256;
-
 /// All sessions of a kernel, each at the place that its key says.
 #[derive(Debug, Default)]
-pub(crate) struct Sessions {
-    /// All but the last are full.
-    chunks: Vec<Vec<Option<Session>>>,
-    free: Vec<SessionKey>,
-}
+pub(crate) struct Sessions(Slab<Session>);
 
 impl Sessions {
     pub(crate) fn get(&self, key: SessionKey) -> Option<&Session> {
-        let index = key.index();
-        self.chunks.get(index / CHUNK)?.get(index % CHUNK)?.as_ref()
-    }
-
-    fn slot(&mut self, key: SessionKey) -> Option<&mut Option<Session>> {
-        let index = key.index();
-        self.chunks.get_mut(index / CHUNK)?.get_mut(index % CHUNK)
+        self.0.get(key.0)
     }
 
     pub(crate) fn get_mut(&mut self, key: SessionKey) -> Option<&mut Session> {
-        self.slot(key)?.as_mut()
+        self.0.get_mut(key.0)
     }
 
-    /// Adds a session, in the place that became free last if there is one.
     pub(crate) fn insert(&mut self, session: Session) -> SessionKey {
-        if let Some(key) = self.free.pop() {
-            *self.slot(key).expect("a free place is a place") = Some(session);
-            return key;
-        }
-        if self.chunks.last().is_none_or(|last| last.len() == CHUNK) {
-            self.chunks.push(Vec::with_capacity(CHUNK));
-        }
-        let full = CHUNK * (self.chunks.len() - 1);
-        let last = self.chunks.last_mut().expect("there is one with room");
-        last.push(Some(session));
-        SessionKey(u32::try_from(full + last.len() - 1).expect("fewer than 2^32 sessions"))
+        SessionKey(self.0.insert(session))
     }
 
     pub(crate) fn take(&mut self, key: SessionKey) -> Option<Session> {
-        let session = self.slot(key)?.take()?;
-        self.free.push(key);
-        Some(session)
+        self.0.take(key.0)
     }
 }
 
