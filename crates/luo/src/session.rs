@@ -1,6 +1,5 @@
 //! Sessions and the two lists they live in. A session never moves from one list to the other.
 
-use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 
 use hashbrown::HashTable;
@@ -19,7 +18,7 @@ pub(crate) struct Session {
     pub(crate) name: SessionName,
     pub(crate) direction: Direction,
     /// Place in its list, given by the list.
-    pub(crate) place: u64,
+    pub(crate) place: usize,
     /// Incoming: somebody has, or had, a descriptor. Never set on an outgoing session.
     pub(crate) retrieved: bool,
     pub(crate) files: FileSet,
@@ -61,18 +60,18 @@ struct Named {
 /// The names are not repeated here: a hundred thousand of them would push everything else out of the cache.
 #[derive(Debug, Default)]
 pub(crate) struct SessionList {
-    next: u64,
-    order: BTreeMap<u64, SessionKey>,
+    /// Keys at their places, and gaps where a session left.
+    order: Vec<Option<SessionKey>>,
     by_name: HashTable<Named>,
 }
 
 impl SessionList {
     pub(crate) fn len(&self) -> usize {
-        self.order.len()
+        self.by_name.len()
     }
 
     pub(crate) fn count(&self) -> u64 {
-        u64::try_from(self.order.len()).expect("a session count fits in 64 bits")
+        u64::try_from(self.len()).expect("a session count fits in 64 bits")
     }
 
     /// The session of this list with that name. `sessions` holds all the sessions of the list.
@@ -83,28 +82,42 @@ impl SessionList {
 
     /// Adds a session whose name is not in the list, at its end.
     pub(crate) fn push(&mut self, key: SessionKey, sessions: &mut Sessions) {
-        let place = self.next;
-        self.next += 1;
+        if self.order.len() > 2 * self.len() + FEW {
+            self.close_gaps(sessions);
+        }
         let session = sessions.get_mut(key).expect("the session was just made");
-        session.place = place;
+        session.place = self.order.len();
         let name = session.name;
         let hash = hash(&name);
         debug_assert!(self.find(&name, sessions).is_none(), "session {name:?} is in the list twice");
         self.by_name.insert_unique(spread(hash), Named { hash, key }, |named| spread(named.hash));
-        self.order.insert(place, key);
+        self.order.push(Some(key));
+    }
+
+    fn close_gaps(&mut self, sessions: &mut Sessions) {
+        self.order.retain(Option::is_some);
+        for (place, key) in self.order.iter().flatten().enumerate() {
+            sessions.get_mut(*key).expect("listed sessions exist").place = place;
+        }
     }
 
     /// Takes a session out that is in the list.
     pub(crate) fn remove(&mut self, key: SessionKey, session: &Session) {
         let found = self.by_name.find_entry(spread(hash(&session.name)), |named| named.key == key);
         found.expect("a listed session is found by its name").remove();
-        self.order.remove(&session.place);
+        self.order[session.place] = None;
+        if self.len() == 0 {
+            self.order.clear();
+        }
     }
 
     pub(crate) fn keys(&self) -> impl DoubleEndedIterator<Item = SessionKey> + '_ {
-        self.order.values().copied()
+        self.order.iter().flatten().copied()
     }
 }
+
+/// Gaps that are not worth closing.
+const FEW: usize = 64;
 
 fn hash(name: &SessionName) -> u32 {
     let hash = FxBuildHasher.hash_one(name);
@@ -120,5 +133,68 @@ fn spread(hash: u32) -> u64 {
 impl Named {
     fn is(&self, hash: u32, name: &SessionName, sessions: &Sessions) -> bool {
         self.hash == hash && sessions.get(self.key).is_some_and(|session| session.name == *name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::FileArea;
+
+    fn session(name: &str) -> Session {
+        Session {
+            name: SessionName::from_bytes(name.as_bytes()),
+            direction: Direction::Outgoing,
+            place: 0,
+            retrieved: false,
+            files: FileSet::default(),
+            area: FileArea::None,
+        }
+    }
+
+    /// A list and what it should be.
+    #[derive(Default)]
+    struct Pair {
+        sessions: Sessions,
+        list: SessionList,
+        model: Vec<(String, SessionKey)>,
+    }
+
+    impl Pair {
+        fn push(&mut self, name: String) {
+            let key = self.sessions.insert(session(&name));
+            self.list.push(key, &mut self.sessions);
+            self.model.push((name, key));
+        }
+
+        fn remove(&mut self, at: usize) {
+            let (_, key) = self.model.remove(at);
+            let session = self.sessions.take(key).expect("it is there");
+            self.list.remove(key, &session);
+        }
+
+        fn check(&self) {
+            assert!(self.list.keys().eq(self.model.iter().map(|(_, key)| *key)));
+            assert_eq!(self.list.len(), self.model.len());
+            for (name, key) in &self.model {
+                let name = SessionName::from_bytes(name.as_bytes());
+                assert_eq!(self.list.find(&name, &self.sessions), Some(*key));
+            }
+        }
+    }
+
+    #[test]
+    fn the_order_stands_and_gaps_do_not_pile_up() {
+        let mut pair = Pair::default();
+        (0..10).for_each(|index| pair.push(format!("old-{index}")));
+        for index in 0..1000 {
+            pair.push(format!("new-{index}"));
+            pair.remove(if index % 3 == 0 { 5 } else { 10 });
+            pair.check();
+            assert!(pair.list.order.len() <= 2 * 10 + FEW + 1, "{} places for 10", pair.list.order.len());
+        }
+        (0..10).for_each(|_| pair.remove(0));
+        pair.check();
+        assert!(pair.list.order.is_empty());
     }
 }
