@@ -12,24 +12,17 @@ use rustc_hash::FxHashSet;
 
 use crate::host::Memory;
 
-/// A chain being written: `entries` records of `entry_size` bytes have room.
-#[derive(Debug)]
-pub(crate) struct BlockChain {
-    entry_size: u64,
+/// A chain being written, of records of `ENTRY` bytes.
+#[derive(Debug, Default)]
+pub(crate) struct BlockChain<const ENTRY: u64> {
     blocks: Vec<PhysAddr>,
 }
 
-impl BlockChain {
-    pub(crate) fn new(entry_size: u64) -> Self {
-        Self { entry_size, blocks: Vec::new() }
-    }
-
-    fn per_block(&self) -> u64 {
-        block::capacity(self.entry_size)
-    }
+impl<const ENTRY: u64> BlockChain<ENTRY> {
+    const PER_BLOCK: u64 = block::capacity(ENTRY);
 
     fn room(&self) -> u64 {
-        self.per_block() * len(&self.blocks)
+        Self::PER_BLOCK * len(&self.blocks)
     }
 
     /// Makes room for one more record than the `count` there are.
@@ -42,9 +35,8 @@ impl BlockChain {
         }
         if len(&self.blocks) >= block::MAX_BLOCKS {
             return Err(Errno::ENOSPC.because(format!(
-                "all {} blocks are full: {count} records of {} bytes",
-                block::MAX_BLOCKS,
-                self.entry_size
+                "all {} blocks are full: {count} records of {ENTRY} bytes",
+                block::MAX_BLOCKS
             )));
         }
         let page = mem.kho.alloc_preserve(mem.ram, PAGE_SIZE, FrameUse::Luo)?;
@@ -57,7 +49,7 @@ impl BlockChain {
 
     /// Gives back blocks that `count` records do not need.
     pub(crate) fn shrink(&mut self, mem: &mut Memory<'_>, count: u64) {
-        while len(&self.blocks) > count.div_ceil(self.per_block()) {
+        while len(&self.blocks) > count.div_ceil(Self::PER_BLOCK) {
             let page = self.blocks.pop().expect("there is a block to give back");
             mem.kho.unpreserve_free(mem.ram, page);
             if let Some(last) = self.blocks.last() {
@@ -73,8 +65,8 @@ impl BlockChain {
 
     /// Address of record `index`.
     pub(crate) fn slot(&self, index: u64) -> PhysAddr {
-        let block = usize::try_from(index / self.per_block()).expect("block index");
-        let offset = block::HEADER_SIZE + (index % self.per_block()) * self.entry_size;
+        let block = usize::try_from(index / Self::PER_BLOCK).expect("block index");
+        let offset = block::HEADER_SIZE + (index % Self::PER_BLOCK) * ENTRY;
         self.blocks[block].checked_add(offset).expect("a slot lies inside its block")
     }
 
@@ -82,7 +74,7 @@ impl BlockChain {
     pub(crate) fn write_counts(&self, mem: &mut Memory<'_>, count: u64) {
         let mut left = count;
         for page in &self.blocks {
-            let here = left.min(self.per_block());
+            let here = left.min(Self::PER_BLOCK);
             left -= here;
             let field = page.checked_add(8).expect("the count lies inside the block");
             write(mem, field, &here.to_le_bytes());

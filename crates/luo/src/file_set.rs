@@ -36,12 +36,42 @@ pub(crate) struct File {
 #[derive(Debug, Default)]
 pub(crate) struct FileSet {
     files: Vec<File>,
-    /// The first file of each token; none while the tokens ascend.
-    by_token: Option<Box<FxHashMap<u64, usize>>>,
     /// Behind the file found last.
     next: Cell<usize>,
+    indexes: Option<Box<Indexes>>,
+}
+
+/// What few sessions need.
+#[derive(Debug, Default)]
+struct Indexes {
+    /// The first file of each token; none while the tokens ascend.
+    by_token: Option<FxHashMap<u64, usize>>,
     /// The first place of each preserved description; none until somebody asks by file.
-    by_file: Option<Box<FxHashMap<FileId, usize>>>,
+    by_file: Option<FxHashMap<FileId, usize>>,
+}
+
+impl Indexes {
+    fn push(&mut self, file: &File, place: usize) {
+        if let Some(index) = &mut self.by_token {
+            index.entry(file.token).or_insert(place);
+        }
+        if let (Some(index), Some(id)) = (&mut self.by_file, file.preserved) {
+            index.entry(id).or_insert(place);
+        }
+    }
+
+    fn pop(&mut self, file: &File, place: usize) {
+        if let Some(index) = &mut self.by_token
+            && index.get(&file.token) == Some(&place)
+        {
+            index.remove(&file.token);
+        }
+        if let (Some(index), Some(id)) = (&mut self.by_file, file.preserved)
+            && index.get(&id) == Some(&place)
+        {
+            index.remove(&id);
+        }
+    }
 }
 
 impl FileSet {
@@ -57,12 +87,16 @@ impl FileSet {
         self.look_up(token).is_some()
     }
 
+    fn tokens_by_hash(&self) -> Option<&FxHashMap<u64, usize>> {
+        self.indexes.as_ref()?.by_token.as_ref()
+    }
+
     fn is_last_or_above(&self, token: u64) -> bool {
         self.files.last().is_none_or(|last| last.token <= token)
     }
 
     fn look_up(&self, token: u64) -> Option<usize> {
-        if let Some(index) = &self.by_token {
+        if let Some(index) = self.tokens_by_hash() {
             return index.get(&token).copied();
         }
         // Where preserving files in order looks: above the last there is nothing.
@@ -74,7 +108,7 @@ impl FileSet {
 
     /// Whether `index` holds the only file with this token.
     fn is_at(&self, index: usize, token: u64) -> bool {
-        self.by_token.as_ref().is_none_or(|tokens| tokens.len() == self.files.len())
+        self.tokens_by_hash().is_none_or(|tokens| tokens.len() == self.files.len())
             && self.files.get(index).is_some_and(|file| file.token == token)
     }
 
@@ -101,8 +135,8 @@ impl FileSet {
     /// The file whose preserved description is `id`.
     pub(crate) fn find_preserved(&mut self, id: FileId) -> Option<&File> {
         let files = &self.files;
-        let index = self.by_file.get_or_insert_with(|| {
-            let mut index = Box::<FxHashMap<_, _>>::default();
+        let index = self.indexes.get_or_insert_default().by_file.get_or_insert_with(|| {
+            let mut index = FxHashMap::default();
             for (at, file) in files.iter().enumerate() {
                 if let Some(id) = file.preserved {
                     index.entry(id).or_insert(at);
@@ -124,30 +158,20 @@ impl FileSet {
 
     pub(crate) fn push(&mut self, file: File) {
         let ascends = self.files.last().is_none_or(|last| last.token < file.token);
-        if self.by_token.is_none() && !ascends {
+        if !ascends && self.tokens_by_hash().is_none() {
             let tokens = self.files.iter().map(|file| file.token);
-            self.by_token = Some(Box::new(tokens.zip(0..).collect()));
+            self.indexes.get_or_insert_default().by_token = Some(tokens.zip(0..).collect());
         }
-        if let Some(index) = &mut self.by_token {
-            index.entry(file.token).or_insert(self.files.len());
-        }
-        if let (Some(index), Some(id)) = (&mut self.by_file, file.preserved) {
-            index.entry(id).or_insert(self.files.len());
+        if let Some(indexes) = &mut self.indexes {
+            indexes.push(&file, self.files.len());
         }
         self.files.push(file);
     }
 
     pub(crate) fn pop(&mut self) -> Option<File> {
         let file = self.files.pop()?;
-        if let Some(index) = &mut self.by_token
-            && index.get(&file.token) == Some(&self.files.len())
-        {
-            index.remove(&file.token);
-        }
-        if let (Some(index), Some(id)) = (&mut self.by_file, file.preserved)
-            && index.get(&id) == Some(&self.files.len())
-        {
-            index.remove(&id);
+        if let Some(indexes) = &mut self.indexes {
+            indexes.pop(&file, self.files.len());
         }
         Some(file)
     }

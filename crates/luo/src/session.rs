@@ -18,7 +18,7 @@ pub(crate) struct Session {
     pub(crate) name: SessionName,
     pub(crate) direction: Direction,
     /// Place in its list, given by the list.
-    pub(crate) place: usize,
+    pub(crate) place: u32,
     /// Incoming: somebody has, or had, a descriptor. Never set on an outgoing session.
     pub(crate) retrieved: bool,
     pub(crate) files: FileSet,
@@ -86,7 +86,7 @@ impl SessionList {
             self.close_gaps(sessions);
         }
         let session = sessions.get_mut(key).expect("the session was just made");
-        session.place = self.order.len();
+        session.place = place(self.order.len());
         let name = session.name;
         let hash = hash(&name);
         debug_assert!(self.find(&name, sessions).is_none(), "session {name:?} is in the list twice");
@@ -96,8 +96,8 @@ impl SessionList {
 
     fn close_gaps(&mut self, sessions: &mut Sessions) {
         self.order.retain(Option::is_some);
-        for (place, key) in self.order.iter().flatten().enumerate() {
-            sessions.get_mut(*key).expect("listed sessions exist").place = place;
+        for (at, key) in self.order.iter().flatten().enumerate() {
+            sessions.get_mut(*key).expect("listed sessions exist").place = place(at);
         }
     }
 
@@ -105,7 +105,7 @@ impl SessionList {
     pub(crate) fn remove(&mut self, key: SessionKey, session: &Session) {
         let found = self.by_name.find_entry(spread(hash(&session.name)), |named| named.key == key);
         found.expect("a listed session is found by its name").remove();
-        self.order[session.place] = None;
+        self.order[usize::try_from(session.place).expect("an index fits in usize")] = None;
         if self.len() == 0 {
             self.order.clear();
         }
@@ -114,6 +114,10 @@ impl SessionList {
     pub(crate) fn keys(&self) -> impl DoubleEndedIterator<Item = SessionKey> + '_ {
         self.order.iter().flatten().copied()
     }
+}
+
+fn place(index: usize) -> u32 {
+    u32::try_from(index).expect("fewer than 2^32 places, as gaps are closed")
 }
 
 /// Gaps that are not worth closing.

@@ -8,7 +8,7 @@ use luosim_abi::luo::record::SessionRecord;
 use luosim_abi::{KResult, Refusal};
 use luosim_physmem::{FrameUse, PAGE_SIZE, PhysAddr};
 
-use crate::blocks::{BlockChain, FoundChain};
+use crate::blocks::FoundChain;
 use crate::host::Memory;
 use crate::name::SessionName;
 
@@ -46,9 +46,9 @@ pub(crate) enum FileArea {
     /// Outgoing `luo-v1`: two pages.
     Array(PhysAddr),
     /// Outgoing `luo-v5`.
-    Blocks(BlockChain),
+    Blocks(v5::FileChain),
     /// Incoming: pages to give back when the session is finished.
-    Found(Vec<PhysAddr>),
+    Found(Box<[PhysAddr]>),
 }
 
 /// What the handover said besides the sessions.
@@ -165,7 +165,7 @@ impl Outgoing {
     pub(crate) fn new_file_area(&self) -> FileArea {
         match self {
             Self::V1(_) => FileArea::None,
-            Self::V5(_) => FileArea::Blocks(v5::file_chain()),
+            Self::V5(_) => FileArea::Blocks(v5::FileChain::default()),
         }
     }
 

@@ -21,7 +21,7 @@ pub(crate) const FILE_SIZE: u64 = 64;
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     ser: PhysAddr,
-    pub(crate) sessions: BlockChain,
+    pub(crate) sessions: BlockChain<SESSION_SIZE>,
     pub(crate) flbs: PhysAddr,
 }
 
@@ -41,7 +41,7 @@ impl Outgoing {
         };
         mem.ram.mem.write_obj(ser, &header).expect("the page was just allocated");
         mem.kho.add_subtree(mem.ram, "LUO", ser, abi::SIZE)?;
-        Ok(Self { ser, sessions: BlockChain::new(SESSION_SIZE), flbs })
+        Ok(Self { ser, sessions: BlockChain::default(), flbs })
     }
 
     pub(crate) fn set_sessions(&self, mem: &mut Memory<'_>, head: PhysAddr) {
@@ -50,10 +50,8 @@ impl Outgoing {
     }
 }
 
-/// An empty chain for a session's files.
-pub(crate) fn file_chain() -> BlockChain {
-    BlockChain::new(FILE_SIZE)
-}
+/// A chain of one session's files.
+pub(crate) type FileChain = BlockChain<FILE_SIZE>;
 
 /// Reads the structure and checks the chain of session blocks, at boot. Frees the structure's page, good or
 /// bad.
