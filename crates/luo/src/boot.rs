@@ -217,6 +217,7 @@ impl<H: Host> Luo<H> {
 
     fn add_blocks(&mut self, host: &mut H, chain: &FoundChain) -> KResult<()> {
         let mut seen = FxHashSet::default();
+        self.incoming.reserve(chain.records());
         for block in &chain.blocks {
             let found = v5::read_sessions(&host.memory().ram.mem, *block);
             self.add_sessions(host, &found, &mut seen)?;
