@@ -2,6 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+/// As the command has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 use luosim_abi::release::ReleaseId;
 use luosim_machine::process::Pid;
 use luosim_machine::{BootOptions, ImageKind, Machine};
