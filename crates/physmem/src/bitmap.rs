@@ -1,6 +1,8 @@
 //! A set of small integers that finds its least member in a few steps: bits in 64-bit words, with a word of
 //! summary bits above each 64 words. Storage is zero until touched, so that huge empty sets cost nothing.
 
+use crate::zeros::Zeros;
+
 /// Levels of the largest set: 2^32 members.
 const LEVELS: usize = 6;
 
@@ -9,22 +11,11 @@ const LEVELS: usize = 6;
 pub(crate) struct Bitmap {
     /// Level after level in one piece. Level 0 holds the members; a bit of level n+1 says that a word of level n is
     /// not zero.
-    words: Vec<u64>,
+    words: Zeros<u64>,
     /// Where each level starts.
     starts: [usize; LEVELS],
     depth: usize,
     count: u64,
-}
-
-/// Zeros that cost nothing until they are touched. An allocator may cut blocks of up to 32 MiB from its heap and zero
-/// them by hand; larger ones come fresh from the host.
-pub(crate) fn zeros<T: Copy + From<u8>>(count: usize) -> Vec<T> {
-    const FRESH: usize = 33 << 20;
-    let bytes = count * size_of::<T>();
-    let room = if bytes < 1 << 20 { count } else { count.max(FRESH / size_of::<T>()) };
-    let mut zeros = vec![T::from(0); room];
-    zeros.truncate(count);
-    zeros
 }
 
 fn split(bit: u64) -> (usize, u64) {
@@ -41,7 +32,7 @@ impl Bitmap {
             depth += 1;
             total += usize::try_from(words).expect("bitmaps fit in memory");
             if words == 1 {
-                return Self { words: zeros(total), starts, depth, count: 0 };
+                return Self { words: Zeros::new(total), starts, depth, count: 0 };
             }
             words = words.div_ceil(64);
         }

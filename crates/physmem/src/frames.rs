@@ -8,7 +8,8 @@
 use std::fmt;
 
 use crate::addr::{Order, PAGE_SIZE, Pfn};
-use crate::bitmap::{Bitmap, zeros};
+use crate::bitmap::Bitmap;
+use crate::zeros::Zeros;
 
 const ORDERS: u32 = Order::MAX_BUDDY.raw() + 1;
 
@@ -167,8 +168,8 @@ pub struct FrameStats {
 /// The allocator.
 #[derive(Clone, Debug)]
 pub struct Frames {
-    states: Vec<u8>,
-    uses: Vec<u8>,
+    states: Zeros<u8>,
+    uses: Zeros<u8>,
     free: [Bitmap; ORDERS as usize],
     stats: FrameStats,
     by_use: [u64; FrameUse::ALL.len()],
@@ -195,8 +196,8 @@ impl Frames {
         let total = len / PAGE_SIZE;
         let free = std::array::from_fn(|order| Bitmap::new((total >> order) + 1));
         let mut frames = Self {
-            states: zeros(index(total)),
-            uses: zeros(index(total)),
+            states: Zeros::new(index(total)),
+            uses: Zeros::new(index(total)),
             free,
             stats: FrameStats { total, ..FrameStats::default() },
             by_use: [0; FrameUse::ALL.len()],

@@ -15,6 +15,7 @@ pub mod frames;
 pub mod mem;
 mod ram;
 mod read;
+mod zeros;
 
 pub use addr::{Order, PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr};
 pub use frames::{FrameState, FrameStats, FrameUse, Frames, FreeError, ReserveError};
