@@ -148,6 +148,18 @@ crate::named! {
             "planted, devices: a device is detached before it is attached to another page table";
         FinishWhileAttached = "finish-while-attached",
             "planted, devices: an iommufd is finished while devices go through the page tables of the previous kernel";
+        RetrievedPageBlank = "retrieved-page-blank",
+            "planted, devices: the third page of a retrieved memory file is an empty one, not the one that was preserved";
+        RetrievedPageCopied = "retrieved-page-copied",
+            "planted, devices: the third page of a retrieved memory file is a copy of the one that was preserved";
+        UnmapLeavesEntries = "unmap-leaves-entries",
+            "planted, devices: unmapping memory leaves it in the page tables that devices go through";
+        DeviceAstray = "device-astray",
+            "planted, devices: a device now and then writes past its IOMMU, to the last page of memory";
+        DeviceCompletesFirst = "device-completes-first",
+            "planted, devices: a device writes a completion before the last bytes of the payload";
+        DeviceRunsTwice = "device-runs-twice",
+            "planted, devices: a device executes every descriptor twice";
     }
 }
 

@@ -284,7 +284,9 @@ pub fn unmap<H: DeviceHost>(
         return Err(Errno::ENOENT.because(format!("no mapping is {len:#x} bytes at {iova:#x}")));
     }
     let map = space.maps.remove(&iova).expect("it was found");
-    for (table, id) in tables_of(parts.devices.iommufds.get(context), ioas) {
+    let tables = tables_of(parts.devices.iommufds.get(context), ioas);
+    let left = parts.devices.has(Quirk::UnmapLeavesEntries);
+    for (table, id) in tables.into_iter().filter(|_| !left) {
         let undone = table.unmap(&mut RamRef(parts.memory.ram), iova, len);
         undone.map_err(|error| map_refusal(&error))?;
         iommu::invalidate(&mut parts, id);

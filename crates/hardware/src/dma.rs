@@ -46,6 +46,8 @@ pub(crate) struct Bus<'m> {
     pub(crate) master: bool,
     /// Whether a request was refused: the function's Status says so.
     pub(crate) aborted: bool,
+    /// By a defect: what begins a page goes to the last page of memory too.
+    pub(crate) astray: bool,
 }
 
 impl Bus<'_> {
@@ -95,12 +97,27 @@ impl Bus<'_> {
             if self.mem.write(addr, &bytes[done..done + piece]).is_err() {
                 return Err(self.refuse(at, Permissions::WRITE));
             }
-            if let Some(watch) = &mut self.watch {
-                watch.insert(addr.pfn(), self.rid);
+            self.note(addr);
+            if self.astray && addr.page_offset() == 0 {
+                self.stray(&bytes[done..done + piece]);
             }
             done += piece;
         }
         Ok(())
+    }
+
+    #[inline]
+    fn note(&mut self, addr: PhysAddr) {
+        if let Some(watch) = &mut self.watch {
+            watch.insert(addr.pfn(), self.rid);
+        }
+    }
+
+    fn stray(&mut self, bytes: &[u8]) {
+        let last = PhysAddr::new(self.mem.len().saturating_sub(PAGE_SIZE));
+        if self.mem.write(last, bytes).is_ok() {
+            self.note(last);
+        }
     }
 
     /// Writes registers of another device: whole words, in one page.

@@ -250,6 +250,18 @@ impl Driver {
         &self.completions
     }
 
+    /// Number of the last completion that was read, of those the device wrote since the start; 0 for none.
+    #[must_use]
+    pub fn seen(&self) -> u64 {
+        self.seen
+    }
+
+    /// Forgets the completions that were read, and which were is still known: a look that is repeated for ever would
+    /// collect them otherwise.
+    pub fn forget_completions(&mut self) {
+        self.completions.clear();
+    }
+
     /// Stamped ranges that were posted.
     #[must_use]
     pub fn payloads(&self) -> &[Payload] {
@@ -299,17 +311,28 @@ pub fn bad_stamps(
     let mut bad = Vec::new();
     for payload in payloads {
         let Some(least) = payload.seq else { continue };
-        for iova in (payload.iova..payload.iova + u64::from(payload.len)).step_by(UNIT) {
-            let mut stamp = Stamp::default();
-            let found = read(iova, stamp.as_mut_bytes()).then_some(stamp);
-            let good =
-                found.is_some_and(|stamp| stamp.is_of(iova, payload.cookie) && stamp.seq.get() >= least);
-            if !good {
-                bad.push(BadStamp { iova, cookie: payload.cookie, seq: payload.seq, found });
+        let end = payload.iova + u64::from(payload.len);
+        let mut at = payload.iova;
+        while at < end {
+            // Memory is read by the page: a stamp at a time would be a look-up for each 16 bytes.
+            let piece = (4096 - at % 4096).min(end - at);
+            let mut bytes = [0; 4096];
+            let bytes = &mut bytes[..usize::try_from(piece).expect("at most 4096")];
+            let there = read(at, bytes);
+            for (iova, unit) in (at..).step_by(UNIT).zip(bytes.chunks(UNIT)) {
+                let mut stamp = Stamp::default();
+                stamp.as_mut_bytes()[..unit.len()].copy_from_slice(unit);
+                let found = there.then_some(stamp);
+                let good = found
+                    .is_some_and(|stamp| stamp.is_of(iova, payload.cookie) && stamp.seq.get() >= least);
+                if !good {
+                    bad.push(BadStamp { iova, cookie: payload.cookie, seq: payload.seq, found });
+                }
+                if bad.len() >= limit {
+                    return bad;
+                }
             }
-            if bad.len() >= limit {
-                return bad;
-            }
+            at += piece;
         }
     }
     bad

@@ -360,8 +360,8 @@ impl Hardware {
         let Some(device) = function.device.as_mut().filter(|device| device.is_active()) else { return false };
         let unit = &mut self.units[function.unit];
         let watch = self.watch.as_mut();
-        let mut bus =
-            Bus { mem, unit, windows, peer_writes, watch, rid, master: runner.master, aborted: false };
+        let (master, astray) = (runner.master, device.defect() == Some(Defect::Astray));
+        let mut bus = Bus { mem, unit, windows, peer_writes, watch, rid, master, aborted: false, astray };
         let sent = device.step(&mut bus, runner.mode);
         let (aborted, line) = (bus.aborted, device.line(runner.mode));
         if aborted {
@@ -405,6 +405,12 @@ impl Hardware {
     /// Begins to note which frames devices write, or stops.
     pub fn watch_writes(&mut self, on: bool) {
         self.watch = on.then(BTreeMap::new);
+    }
+
+    /// Frames that devices wrote since they are watched, and who wrote them last; `None` if nobody watches.
+    #[must_use]
+    pub fn writes(&self) -> Option<&BTreeMap<Pfn, Bdf>> {
+        self.watch.as_ref()
     }
 
     /// Frames that devices wrote since the last call, and who wrote them last; empty if nobody watches.

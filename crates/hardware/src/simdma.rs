@@ -24,6 +24,7 @@ luosim_abi::named! {
         Skips = "skips", "passes over every eighth descriptor";
         LosesInterrupts = "loses-interrupts", "forgets an interrupt that it cannot deliver";
         Overruns = "overruns", "writes a unit more than a fill asks for";
+        Astray = "astray", "writes what begins a page to the last page of memory too, past its IOMMU";
     }
 }
 
@@ -226,6 +227,10 @@ impl SimDma {
     }
 
     /// Makes the device do something wrong, or nothing any more.
+    pub(crate) fn defect(&self) -> Option<Defect> {
+        self.defect
+    }
+
     pub(crate) fn set_defect(&mut self, defect: Option<Defect>) {
         self.defect = defect;
     }

@@ -368,6 +368,7 @@ impl Machine {
         let mut world = world;
         if let Some(hardware) = &mut world.hardware {
             hardware.kernel_starts(self.generation);
+            devices::plant(hardware, options);
         }
         self.generation += 1;
         self.next_pid = 1;

@@ -4,8 +4,10 @@
 //! for it where the machine says so: [`Machine::tick`] while a kernel runs, and a fixed number of ticks in each phase of a kexec, so that DMA goes on in the middle of a boot.
 
 use luosim_abi::devices::{iommu, pci};
+use luosim_abi::quirk::Quirk;
 use luosim_abi::{Errno, KResult};
 use luosim_hardware::Hardware;
+use luosim_hardware::simdma::Defect;
 use luosim_hardware::timeline::Phase;
 use luosim_luo::Luo;
 use luosim_physmem::PhysMem;
@@ -151,5 +153,20 @@ impl Machine {
         kernel.core.log.err(format!("Kernel panic - not syncing: {why}"));
         self.crash();
         Err(Errno::ESRCH.because(format!("the kernel panicked: {why}")))
+    }
+}
+
+/// Gives every device the defect of a planted quirk that the kernel was told to have: a device that is wrong is looked for
+/// as a kernel is.
+pub(crate) fn plant(hardware: &mut Hardware, options: &crate::BootOptions) {
+    const PLANTED: [(Quirk, Defect); 3] = [
+        (Quirk::DeviceAstray, Defect::Astray),
+        (Quirk::DeviceCompletesFirst, Defect::CompletionFirst),
+        (Quirk::DeviceRunsTwice, Defect::RunsTwice),
+    ];
+    let Some((_, defect)) = PLANTED.iter().find(|(quirk, _)| options.quirks_on.contains(quirk)) else { return };
+    let places: Vec<_> = hardware.functions().filter_map(|info| info.bdf).collect();
+    for place in places {
+        hardware.set_defect(place, Some(*defect));
     }
 }

@@ -5,8 +5,9 @@
 //! no kernel can see it, and it changes nothing. What does not hold is a [`Violation`], which says what was found, with numbers
 //! ([`Machine::take_violations`]).
 //!
-//! Payloads and completions (D5, D6, D10, D13) need the driver of the guest, canaries (D7) and work after the end (D14) somebody who
-//! makes them: those are for scenarios and tests.
+//! Every frame that a watched device writes is noted by the hardware, and must be one that was mapped for it when it was preserved
+//! (D7). Once a device is finished it must reach no frame that is free ([`Machine::watch_ended`], D14). Payloads and completions (D5,
+//! D6, D10, D13) need the driver of the guest, whom the runner of scenarios has.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,6 +36,8 @@ pub(crate) struct Watch {
     others: Option<Checker>,
     /// Digests of the frames that devices reach, when the old kernel was gone.
     contents: BTreeMap<Pfn, u64>,
+    /// Places of devices that went on to page tables of this kernel.
+    ended: BTreeSet<usize>,
     found: Vec<Violation>,
     /// What was looked at since power on, and what of it was broken.
     looked: BTreeSet<Invariant>,
@@ -57,6 +60,27 @@ struct Watched {
     checker: Checker,
     /// The top page table that it was seen to go through last.
     top: Option<Pfn>,
+    /// What it puts on its requests.
+    rid: Bdf,
+    /// Runs of frames that were mapped for it when it was preserved, by their first frames, none inside another.
+    windows: BTreeMap<u64, u64>,
+}
+
+impl Watched {
+    fn new(checker: Checker, view: &DeviceView, contents: &Contents) -> Self {
+        let mut windows = BTreeMap::new();
+        for extent in &contents.extents {
+            let (first, end) = (extent.addr.pfn().raw(), (extent.addr.raw() + extent.len).div_ceil(4096));
+            let known = windows.entry(first).or_insert(end);
+            *known = end.max(*known);
+        }
+        Self { checker, top: contents.tables.first().copied(), rid: view.rid, windows }
+    }
+
+    /// Whether a frame may be written by the device.
+    fn may_write(&self, frame: Pfn) -> bool {
+        self.windows.range(..=frame.raw()).next_back().is_some_and(|(_, end)| frame.raw() < *end)
+    }
 }
 
 /// Places and addresses of the devices that there are.
@@ -108,11 +132,11 @@ impl Watch {
 
     /// Looks at every device.
     fn look(&mut self, at: TimePoint, hardware: &Hardware, mem: &PhysMem, kernel: Option<&Kernel>) {
-        use Invariant::{D1, D2, D3, D4, D8, D9, D11, D16};
+        use Invariant::{D1, D2, D3, D4, D7, D8, D9, D11, D16};
         let mut found = Vec::new();
         for (index, _) in endpoints(hardware) {
             let (view, contents) = DeviceView::observe(hardware, mem, index, Tokens::default());
-            if let Some(Watched { checker, top }) = self.devices.get_mut(&index) {
+            if let Some(Watched { checker, top, .. }) = self.devices.get_mut(&index) {
                 checker.device(at, index, &view);
                 let before = [D2, D3, D9, D11, D16].into_iter();
                 self.looked.extend(before.chain((at >= TimePoint::T2).then_some(D4)));
@@ -121,6 +145,7 @@ impl Watch {
                     checker.frames(at, &contents, |frame| owner(kernel, frame));
                 }
                 *top = contents.tables.first().copied();
+                self.looked.insert(D7);
                 found.extend(checker.take_violations());
             } else if (TimePoint::T2..=TimePoint::T5).contains(&at) {
                 // Later somebody may have started it in the new kernel.
@@ -131,6 +156,20 @@ impl Watch {
             }
         }
         self.note(found);
+        self.look_at_writes(at, hardware);
+    }
+
+    /// Frames that watched devices wrote: none but what was mapped for them.
+    fn look_at_writes(&mut self, at: TimePoint, hardware: &Hardware) {
+        let Some(writes) = hardware.writes() else { return };
+        let astray = writes.iter().find_map(|(frame, rid)| {
+            let mine = self.devices.values().find(|watched| watched.rid == *rid)?;
+            (!mine.may_write(*frame)).then_some((*frame, *rid))
+        });
+        if let Some((frame, rid)) = astray {
+            let what = format!("{rid} wrote frame {frame}, which was not mapped for it when it was preserved");
+            self.say(Invariant::D7, at, what);
+        }
     }
 
     /// Domain ids: one that two page tables have means that a unit may take one for the other.
@@ -228,11 +267,11 @@ impl Machine {
                 let (view, contents) = DeviceView::observe(hardware, mem, index, Tokens::default());
                 let mut checker = Checker::new(mode);
                 checker.device(TimePoint::T1, index, &view);
-                let top = contents.tables.first().copied();
-                watch.devices.insert(index, Watched { checker, top });
+                watch.devices.insert(index, Watched::new(checker, &view, &contents));
             }
         }
         self.watch = watch;
+        self.note_writes_anew();
     }
 
     /// Places of the endpoints in the records that PCI core preserves now.
@@ -270,9 +309,13 @@ impl Machine {
         if self.watch.devices.is_empty() {
             return;
         }
-        if let (Some(hardware), _) = self.hardware_and_memory() {
-            let by_devices = hardware.take_writes();
-            hardware.watch_writes(false);
+        let mut watch = std::mem::take(&mut self.watch);
+        let by_devices = self.hardware_and_memory().0.map(|hardware| {
+            watch.look_at_writes(TimePoint::T5, hardware);
+            hardware.take_writes()
+        });
+        self.watch = watch;
+        if let Some(by_devices) = by_devices {
             let mut watch = std::mem::take(&mut self.watch);
             watch.compare(TimePoint::T5, self.memory(), &by_devices);
             self.watch = watch;
@@ -332,8 +375,42 @@ impl Machine {
             watch.note(found.filter(|violation| violation.invariant != Invariant::D2));
         }
         watch.devices.remove(&index);
+        watch.ended.insert(index);
         self.watch = watch;
+        self.note_writes_anew();
         self.observe(TimePoint::T6);
+    }
+
+    /// What devices write is noted from here on, as long as one is watched.
+    fn note_writes_anew(&mut self) {
+        let mut watch = std::mem::take(&mut self.watch);
+        if let (Some(hardware), _) = self.hardware_and_memory() {
+            watch.look_at_writes(TimePoint::T1, hardware);
+            hardware.watch_writes(!watch.devices.is_empty());
+        }
+        self.watch = watch;
+    }
+
+    /// Something was unmapped, closed or finished: what a device that is no longer preserved reaches must not be free (D14). Also
+    /// what watched devices wrote is looked at, which is noted anyway.
+    pub fn watch_ended(&mut self) {
+        let mut watch = std::mem::take(&mut self.watch);
+        let mut found = None;
+        if let Some(kernel) = self.kernel()
+            && let Some(hardware) = kernel.core.hardware.as_deref()
+        {
+            for index in &watch.ended {
+                let (view, contents) = DeviceView::observe(hardware, &kernel.core.ram.mem, *index, Tokens::default());
+                let free = contents.frames().find(|frame| owner(kernel, *frame) == FrameOwner::Free);
+                watch.looked.insert(Invariant::D14);
+                found = found.or(free.map(|frame| (view.rid, frame)));
+            }
+        }
+        if let Some((rid, frame)) = found {
+            let what = format!("{rid} is no longer preserved and still reaches frame {frame}, which is free");
+            watch.say(Invariant::D14, TimePoint::T8, what);
+        }
+        self.watch = watch;
     }
 
     /// A retrieval that failed may have freed memory that a device still reaches, as the memory file's does.
@@ -362,6 +439,7 @@ impl Machine {
             let top = contents.tables.first().copied();
             self.watch.looked.insert(Invariant::D14);
             let watched = self.watch.devices.remove(&index);
+            self.watch.ended.insert(index);
             if watched.is_some_and(|watched| top.is_some() && top == watched.top) {
                 let what =
                     format!("{} goes through the page table of the previous kernel after finish", view.rid);

@@ -4,6 +4,7 @@ mod calls;
 mod contents;
 mod devices;
 mod expect;
+mod guests;
 mod posted;
 mod power;
 
@@ -15,6 +16,7 @@ use luosim_abi::release::ReleaseId;
 use luosim_abi::{KResult, Refusal};
 use luosim_hardware::Hardware;
 use luosim_hardware::pci::Layout;
+use luosim_hardware::verify::{Invariant, Violation};
 use luosim_kho::BootParams;
 use luosim_machine::process::Pid;
 use luosim_machine::sys::MapId;
@@ -64,6 +66,8 @@ struct Runner<'a> {
     guests: devices::Guests,
     /// Invariants that only the driver of a guest can show, and whether they held.
     driven: devices::Driven,
+    /// Invariants of DMA that did not hold.
+    broken: Vec<Invariant>,
 }
 
 /// What a call gave.
@@ -89,6 +93,7 @@ pub fn run(scenario: &Scenario, options: &Options) -> Result<Report, String> {
         remembered: Print::default(),
         guests: devices::Guests::default(),
         driven: devices::Driven::default(),
+        broken: Vec::new(),
     };
     for step in &scenario.steps {
         runner.step(step)?;
@@ -109,7 +114,11 @@ pub fn run(scenario: &Scenario, options: &Options) -> Result<Report, String> {
 impl Runner<'_> {
     fn step(&mut self, step: &Step) -> Result<(), RunError> {
         match step {
-            Step::Machine(call) => self.machine_step(call),
+            Step::Machine(call) => {
+                self.machine_step(call)?;
+                self.watch_guests(None, call, None);
+                Ok(())
+            }
             Step::Process { process, call } => self.process_step(process, call),
         }
     }
@@ -146,6 +155,7 @@ impl Runner<'_> {
         self.note_state(state);
         self.judge(call, &answer);
         self.check_invariants(call);
+        self.watch_guests(Some((process, pid)), call, Some(&answer));
         self.after_panic();
         Ok(())
     }
@@ -205,9 +215,14 @@ impl Runner<'_> {
     /// What of the invariants of DMA did not hold: no scenario is right then.
     fn check_invariants(&mut self, call: &Call) {
         for violation in self.on().take_violations() {
-            let (name, at) = (violation.invariant.name(), violation.at.describe());
-            self.fail(call, format!("invariant {name} does not hold, {at}: {}", violation.what));
+            self.broke(call, &violation);
         }
+    }
+
+    fn broke(&mut self, call: &Call, violation: &Violation) {
+        let (name, at) = (violation.invariant.name(), violation.at.describe());
+        self.broken.push(violation.invariant);
+        self.fail(call, format!("invariant {name} does not hold, {at}: {}", violation.what));
     }
 
     /// Compares the outcome of a call with what the step expects.

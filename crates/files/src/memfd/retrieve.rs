@@ -7,7 +7,7 @@ use luosim_abi::memfd::v2;
 use luosim_abi::quirk::Quirk;
 use luosim_abi::{Errno, KResult};
 use luosim_luo::{FileId, Host, Memory};
-use luosim_physmem::{FrameUse, Pfn, PhysAddr, Ram};
+use luosim_physmem::{FrameUse, Order, Pfn, PhysAddr, Ram};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::{MemfdHandler, Saved};
@@ -109,6 +109,21 @@ impl MemfdHandler {
         Ok(())
     }
 
+    /// Where page 2 of the file goes, which planted defects put elsewhere; every other stays where it is.
+    fn misplaced(&self, memory: &mut Memory<'_>, head: Pfn, index: u64, order: Order) -> KResult<Pfn> {
+        let copied = self.quirks.has(Quirk::RetrievedPageCopied);
+        if index != 2 || order != Order::ZERO || !copied && !self.quirks.has(Quirk::RetrievedPageBlank) {
+            return Ok(head);
+        }
+        let none = || Errno::ENOMEM.because("no frame for a page that is put elsewhere");
+        let fresh = memory.ram.alloc_zeroed(Order::ZERO, FrameUse::PageCache).ok_or_else(none)?;
+        let mut bytes = [0; 4096];
+        if copied && memory.ram.mem.read(head.addr(), &mut bytes).is_ok() {
+            memory.ram.mem.write(fresh.addr(), &bytes).expect("a frame that was just allocated");
+        }
+        Ok(fresh)
+    }
+
     /// Puts the folio of table entry `at` in.
     fn insert(
         &self,
@@ -127,6 +142,7 @@ impl MemfdHandler {
                 Errno::EIO
                     .because(format!("the folio at frame {head} is not preserved, or was restored before"))
             })?;
+        let head = self.misplaced(memory, head, index, order)?;
         let (uptodate, dirty) = (entry.flags() & UPTODATE != 0, entry.flags() & DIRTY != 0);
         let folio = Folio { head, order, uptodate, dirty };
         let blocks = if self.quirks.has(Quirk::BlocksOnePerFolio) { 1 } else { order.pages() };

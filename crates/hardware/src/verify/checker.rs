@@ -177,7 +177,7 @@ impl Checker {
         let invariant = if at <= TimePoint::T6 { Invariant::D5 } else { Invariant::D6 };
         let bad = crate::driver::bad_stamps(driver.payloads(), read, 1);
         self.check(invariant, at, bad.first().map(|bad| bad_stamp(driver, bad)));
-        let seen = driver.completions().last().map_or(0, |completion| completion.seq.get());
+        let seen = driver.seen();
         if seen != seq {
             let what = format!(
                 "{}: the device completed {seq} operations, memory has {seen} completions",
@@ -230,7 +230,7 @@ impl Checker {
 
     /// After the interrupt that the VMM injects, the driver drained: D11.
     pub fn drained(&mut self, at: TimePoint, driver: &Driver, seq: u64) {
-        let seen = driver.completions().last().map_or(0, |completion| completion.seq.get());
+        let seen = driver.seen();
         if seen < seq {
             let what = format!("{}: {} completions of {seq} are left after draining", driver.bdf, seq - seen);
             self.say(Invariant::D11, at, what);

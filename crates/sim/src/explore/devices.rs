@@ -85,6 +85,7 @@ pub fn draw(seed: u64, quirk: Option<Quirk>) -> Scenario {
     for _ in 0..rounds {
         draw.round(&names);
     }
+    draw.ends(&names);
     draw.machine(Op::ExpectSound, &[], false);
     Scenario {
         name: format!("devices-{seed}"),
@@ -287,6 +288,19 @@ impl Draw {
             self.machine(Op::StopReboot, &[("point", number(point))], false);
             self.refused(first, Errno::EBUSY, Op::RebootKexec, &[]);
             self.time();
+        }
+    }
+
+    /// Memory is unmapped and given back while the device works on: it must be refused from then on.
+    fn ends(&mut self, names: &[String]) {
+        for name in names {
+            if self.rng.chance(1, 2) {
+                let unmap =
+                    [("iommufd", text("iommu")), ("ioas", text("space")), ("iova", number(IOVA)), ("len", number(RAM))];
+                self.does(name, Op::IoasUnmap, &unmap);
+                self.does(name, Op::Close, &[("fd", text("ram"))]);
+                self.time();
+            }
         }
     }
 

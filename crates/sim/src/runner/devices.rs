@@ -12,17 +12,11 @@ use luosim_machine::{GuestRam, Standing};
 use luosim_physmem::PhysAddr;
 use luosim_scenario::{Call, Op};
 
+use super::guests::Guest;
 use super::calls::{flag, u32_of};
 use super::contents::Contents;
 use super::{Answer, Runner};
 use crate::transcript::{InvariantLine, Record};
-
-/// A driver of a guest: it is in guest memory and goes where that goes, so it outlives the VMM's process.
-#[derive(Clone, Debug)]
-pub(super) struct Guest {
-    driver: Driver,
-    base: u64,
-}
 
 /// Whether invariants held that were looked at by a guest's driver.
 pub(super) type Driven = BTreeMap<Invariant, bool>;
@@ -185,7 +179,9 @@ impl Runner<'_> {
             Ok(())
         };
         self.on().guest_driver(pid, device, (ram, base), work)?.map_err(bad_driver)?;
-        self.guests.insert(function, Guest { driver, base });
+        let hardware = self.on().hardware().expect("it has the device that was started");
+        let guest = Guest::new(driver, base, (process, pid, ram), hardware);
+        self.guests.insert(function, guest);
         Ok(0)
     }
 
@@ -236,10 +232,7 @@ impl Runner<'_> {
             *self.driven.entry(invariant).or_insert(true) &= holds;
         }
         for violation in wrong {
-            self.fail(
-                call,
-                format!("invariant {} does not hold: {}", violation.invariant.name(), violation.what),
-            );
+            self.broke(call, violation);
         }
     }
 

@@ -113,6 +113,7 @@ impl Runner<'_> {
     pub(super) fn forget(&mut self) {
         self.pids.clear();
         self.labels.clear();
+        self.orphan_guests();
     }
 
     pub(super) fn boot_cold(&mut self, release: ReleaseId, options: &BootOptions) {
