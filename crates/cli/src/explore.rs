@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use clap::Args;
 use luosim_abi::release::ReleaseId;
-use luosim_sim::explore::options::{Chain, Common, FaultKind, Faults};
+use luosim_sim::explore::options::{Chain, Common, DeviceSeeds, FaultKind, Faults};
 
 use crate::commands::{Format, print, release};
 use crate::{Ending, message};
@@ -28,6 +28,7 @@ Examples:
   luosim explore --release 7.3 --as-documented       what breaks without its known defects: nothing should
   luosim explore --chain 7.1,7.2,7.3 --seeds 0..500  kernels in this order
   luosim explore --in-turn --seeds 0..100            each fault at each place of short runs
+  luosim explore --devices --seeds 0..500            VMMs with devices whose DMA goes on
   luosim explore --seeds 42..43 -v                   one seed, and what it drew
   luosim explore --shard 3/8 --out results           an eighth of the seeds, on one machine of eight
   luosim explore --merge results/*.jsonl             the results of all of them, joined
@@ -76,6 +77,12 @@ pub(crate) struct ExploreArguments {
     /// argument is bad once, every reboot stops at each of its points
     #[arg(long)]
     in_turn: bool,
+    /// Make every seed a workload of devices whose DMA goes on; else one in 16 is, where the release is 7.3 or any
+    #[arg(long)]
+    devices: bool,
+    /// Leave workloads of devices out
+    #[arg(long, conflicts_with = "devices")]
+    no_devices: bool,
     /// Count quirks of the releases as findings
     #[arg(long)]
     strict_quirks: bool,
@@ -144,6 +151,11 @@ impl ExploreArguments {
             as_documented: self.as_documented,
             zoo: None,
             in_turn: self.in_turn,
+            devices: match (self.devices, self.no_devices) {
+                (true, _) => DeviceSeeds::All,
+                (_, true) => DeviceSeeds::None,
+                _ => DeviceSeeds::Some,
+            },
         }
     }
 

@@ -323,8 +323,8 @@ pub fn bad_stamps(
                 let mut stamp = Stamp::default();
                 stamp.as_mut_bytes()[..unit.len()].copy_from_slice(unit);
                 let found = there.then_some(stamp);
-                let good = found
-                    .is_some_and(|stamp| stamp.is_of(iova, payload.cookie) && stamp.seq.get() >= least);
+                let good =
+                    found.is_some_and(|stamp| stamp.is_of(iova, payload.cookie) && stamp.seq.get() >= least);
                 if !good {
                     bad.push(BadStamp { iova, cookie: payload.cookie, seq: payload.seq, found });
                 }

@@ -43,14 +43,14 @@ luosim_abi::named! {
         D4 = "D4", "DMA goes on. From T2 to T7, the replacement of the domain included, no request of the device is refused by its IOMMU or stopped by bus mastering, and a device that has work makes progress. A device that is reset in freeze writes nothing instead.";
         D5 = "D5", "What was written is there. Everything that a device wrote and completed before its memory is retrieved reads back through the retrieved file.";
         D6 = "D6", "What is written later is there. Everything that a device writes after its memory is retrieved and before the session is finished reads back too.";
-        D7 = "D7", "Nothing is written elsewhere. Frames next to what is mapped hold their canaries.";
+        D7 = "D7", "Nothing is written elsewhere. No write of a device lands in a frame that was not mapped for it, and frames next to what is mapped hold their canaries.";
         D8 = "D8", "Others are locked out. A device that is not preserved writes nothing after the old kernel is shut down.";
         D9 = "D9", "The device is not reset. Its resets, uptime, sequence and ring position go on from T1 to T6. A device that is reset in freeze is reset once, between T1 and T2.";
         D10 = "D10", "Payload comes before completion. Whenever a completion is seen, what it completes is in memory, whole.";
         D11 = "D11", "Interrupts wait. None is delivered from T2 to T6, each that was raised was delivered, or is pending, or is covered by a pending one; after the interrupt that the VMM injects nothing is left to drain.";
         D12 = "D12", "The new kernel keeps off. Where it boots and allocates at first there is no preserved frame.";
         D13 = "D13", "Exactly once. No descriptor is executed twice or passed over, the kexec included.";
-        D14 = "D14", "It ends. After the session is finished and memory is unmapped, the device is refused there.";
+        D14 = "D14", "It ends. After the session is finished a device goes through page tables of the new kernel alone, reaches no frame that is free, and is refused where memory was unmapped.";
         D15 = "D15", "An abort is harmless. After a failed or cancelled update D2, D3 and D4 hold as if nothing had been tried, unless the device itself was reset in freeze.";
         D16 = "D16", "Identity stays. Address, requester id, domain id and tokens of a device are the same from T1 to T6.";
     }

@@ -164,7 +164,9 @@ pub(crate) fn plant(hardware: &mut Hardware, options: &crate::BootOptions) {
         (Quirk::DeviceCompletesFirst, Defect::CompletionFirst),
         (Quirk::DeviceRunsTwice, Defect::RunsTwice),
     ];
-    let Some((_, defect)) = PLANTED.iter().find(|(quirk, _)| options.quirks_on.contains(quirk)) else { return };
+    let Some((_, defect)) = PLANTED.iter().find(|(quirk, _)| options.quirks_on.contains(quirk)) else {
+        return;
+    };
     let places: Vec<_> = hardware.functions().filter_map(|info| info.bdf).collect();
     for place in places {
         hardware.set_defect(place, Some(*defect));

@@ -167,7 +167,8 @@ impl Watch {
             (!mine.may_write(*frame)).then_some((*frame, *rid))
         });
         if let Some((frame, rid)) = astray {
-            let what = format!("{rid} wrote frame {frame}, which was not mapped for it when it was preserved");
+            let what =
+                format!("{rid} wrote frame {frame}, which was not mapped for it when it was preserved");
             self.say(Invariant::D7, at, what);
         }
     }
@@ -400,7 +401,8 @@ impl Machine {
             && let Some(hardware) = kernel.core.hardware.as_deref()
         {
             for index in &watch.ended {
-                let (view, contents) = DeviceView::observe(hardware, &kernel.core.ram.mem, *index, Tokens::default());
+                let (view, contents) =
+                    DeviceView::observe(hardware, &kernel.core.ram.mem, *index, Tokens::default());
                 let free = contents.frames().find(|frame| owner(kernel, *frame) == FrameOwner::Free);
                 watch.looked.insert(Invariant::D14);
                 found = found.or(free.map(|frame| (view.rid, frame)));

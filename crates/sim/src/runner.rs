@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use luosim_abi::profile::Profile;
 use luosim_abi::release::ReleaseId;
-use luosim_abi::{KResult, Refusal};
+use luosim_abi::{Errno, KResult, Refusal};
 use luosim_hardware::Hardware;
 use luosim_hardware::pci::Layout;
 use luosim_hardware::verify::{Invariant, Violation};
@@ -73,28 +73,66 @@ struct Runner<'a> {
 /// What a call gave.
 type Answer = KResult<i64>;
 
+/// What each step of a scenario led to, up to the first that did not go as it must.
+#[derive(Debug, Default)]
+pub(crate) struct Traced {
+    /// What each step's call answered, where it is a call.
+    pub(crate) answers: Vec<Option<Result<i64, Errno>>>,
+    /// The step that failed first.
+    pub(crate) failed: Option<Failed>,
+    /// Kexecs that were made.
+    pub(crate) kexecs: u64,
+}
+
+/// A step that did not go as it must.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failed {
+    pub(crate) step: usize,
+    pub(crate) message: String,
+    /// The invariant of DMA that does not hold, if it is one.
+    pub(crate) invariant: Option<Invariant>,
+}
+
+/// Runs a scenario up to the first step that does not go as it must, and keeps answers instead of a report.
+///
+/// # Errors
+/// The host has no room for a machine.
+pub(crate) fn trace(scenario: &Scenario, options: &Options) -> Result<Traced, String> {
+    let mut runner = Runner::new(scenario, options);
+    let mut traced = Traced::default();
+    for (number, step) in scenario.steps.iter().enumerate() {
+        runner.records.clear();
+        runner.step(step)?;
+        let mut answer = None;
+        let mut message = None;
+        for record in runner.records.drain(..) {
+            match record {
+                Record::Call { result, errno, .. } => {
+                    let errno = errno.and_then(|name| Errno::from_name(&name));
+                    answer = errno.map(Err).or(result.map(Ok));
+                }
+                Record::Failed { message: failed, .. } => message = message.or(Some(failed)),
+                Record::Boot { outcome, reason, .. } if outcome == "panic" => message = message.or(reason),
+                Record::Kexec { .. } => traced.kexecs += 1,
+                _ => {}
+            }
+        }
+        traced.answers.push(answer);
+        if let Some(message) = message {
+            let invariant = runner.broken.first().copied();
+            traced.failed = Some(Failed { step: number, message, invariant });
+            break;
+        }
+    }
+    Ok(traced)
+}
+
 /// Runs a scenario in the model.
 ///
 /// # Errors
 /// A recorded image that cannot be read, or a dump that cannot be written.
 pub fn run(scenario: &Scenario, options: &Options) -> Result<Report, String> {
-    let mut runner = Runner {
-        options,
-        machine: None,
-        memory: scenario.memory,
-        profile: options.profile.unwrap_or(scenario.profile),
-        pids: BTreeMap::new(),
-        labels: BTreeMap::new(),
-        records: Vec::new(),
-        failures: 0,
-        last_boot: None,
-        manifest: None,
-        dumps: 0,
-        remembered: Print::default(),
-        guests: devices::Guests::default(),
-        driven: devices::Driven::default(),
-        broken: Vec::new(),
-    };
+    let mut runner = Runner::new(scenario, options);
     for step in &scenario.steps {
         runner.step(step)?;
     }
@@ -109,6 +147,28 @@ pub fn run(scenario: &Scenario, options: &Options) -> Result<Report, String> {
         ledger,
         failures: runner.failures,
     })
+}
+
+impl<'a> Runner<'a> {
+    fn new(scenario: &Scenario, options: &'a Options) -> Self {
+        Runner {
+            options,
+            machine: None,
+            memory: scenario.memory,
+            profile: options.profile.unwrap_or(scenario.profile),
+            pids: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            records: Vec::new(),
+            failures: 0,
+            last_boot: None,
+            manifest: None,
+            dumps: 0,
+            remembered: Print::default(),
+            guests: devices::Guests::default(),
+            driven: devices::Driven::default(),
+            broken: Vec::new(),
+        }
+    }
 }
 
 impl Runner<'_> {

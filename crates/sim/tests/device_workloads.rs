@@ -3,15 +3,16 @@
 use luosim_abi::quirk::Quirk;
 use luosim_scenario::print;
 use luosim_sim::explore::devices::{draw, seed};
+use luosim_sim::transcript::Record;
 
 #[test]
 fn right_kernels_break_nothing() {
     for number in 0..150 {
-        let found = seed(number, None).expect("room");
+        let found = seed(number, None, "").expect("room").finding;
         assert!(
             found.is_none(),
             "seed {number}: {}\n{}",
-            found.as_ref().unwrap().message,
+            found.as_ref().unwrap().detail,
             print(&draw(number, None))
         );
     }
@@ -20,8 +21,18 @@ fn right_kernels_break_nothing() {
 #[test]
 fn each_planted_mistake_of_devices_is_found() {
     for quirk in Quirk::ALL.iter().copied().filter(|quirk| quirk.of_devices()) {
-        let found = (0..40).find_map(|number| seed(number, Some(quirk)).expect("room"));
-        assert!(found.is_some(), "{quirk}");
+        let found = (0..40).find_map(|number| seed(number, Some(quirk), "").expect("room").finding);
+        let found = found.unwrap_or_else(|| panic!("{quirk} is not found"));
+        assert!(found.steps < found.steps_found, "{quirk}: nothing was left out of {}", found.scenario);
+        // What is written fails at its last step, and nowhere else.
+        let scenario = luosim_scenario::parse(&found.scenario).expect("it is written as it is read");
+        let report = luosim_sim::run(&scenario, &luosim_sim::Options::default()).expect("room");
+        let failed = report.records.iter().any(|record| match record {
+            Record::Failed { .. } => true,
+            Record::Boot { outcome, .. } => outcome == "panic",
+            _ => false,
+        });
+        assert!(failed, "{quirk}: {}", found.scenario);
     }
 }
 

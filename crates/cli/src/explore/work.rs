@@ -93,7 +93,7 @@ impl Shared<'_> {
         };
         while let Some(seed) = self.take() {
             if self.verbose {
-                let options = campaign.options(seed).describe();
+                let options = campaign.describe(seed);
                 self.bar.suspend(|| complain(format_args!("{options}")));
             }
             match campaign.seed(seed) {

@@ -48,10 +48,9 @@ fn look_for_device(quirk: Quirk) -> Result<Row, String> {
     let started = Instant::now();
     let mut seed = 0;
     loop {
-        let found = devices::seed(seed, Some(quirk))?;
+        let found = devices::seed(seed, Some(quirk), "--devices")?.finding;
         seed += 1;
         if found.is_some() || started.elapsed() > MINUTE {
-            let found = found.map(|found| found.into_finding(quirk));
             return Ok(Row { quirk, seeds: seed, time: started.elapsed(), found });
         }
     }

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use luosim_abi::quirk::Quirk;
 
 use super::action::Action;
+use super::devices;
 use super::draw::{Draw, last_steps};
 use super::finding::{self, Finding};
 use super::invariant::Invariant;
@@ -65,6 +66,9 @@ impl Campaign {
     /// # Errors
     /// The host has no room for a machine.
     pub fn seed(&mut self, seed: u64) -> Result<Outcome, String> {
+        if self.common.has_devices(seed) {
+            return self.device_seed(seed);
+        }
         let before = self.world.tally();
         let mut off: Vec<Quirk> = Vec::new();
         let mut findings = Vec::new();
@@ -88,6 +92,37 @@ impl Campaign {
         let tally =
             Tally { seeds: 1, steps: after.steps - before.steps, kexecs: after.kexecs - before.kexecs };
         Ok(Outcome { tally, findings, digest })
+    }
+
+    fn device_seed(&mut self, seed: u64) -> Result<Outcome, String> {
+        let options = self.common.command_line();
+        let mut result = Err(String::from("it did not come to an end"));
+        let panicked = guarded(|| {
+            result = devices::seed(seed, None, &options);
+            None
+        });
+        if let Some(violation) = panicked {
+            let findings = vec![Finding::bare(seed, violation)];
+            return Ok(Outcome { tally: Tally { seeds: 1, ..Tally::default() }, findings, digest: 0 });
+        }
+        let ran = result?;
+        let mut findings: Vec<Finding> = ran.finding.into_iter().collect();
+        if seed.is_multiple_of(TWICE) && findings.is_empty() {
+            let again = devices::seed(seed, None, &options)?;
+            if again.digest != ran.digest {
+                let detail = format!("two runs of seed {seed} answer differently");
+                let class = String::from("two runs");
+                let violation = Violation { invariant: Invariant::Same, action: "seed", detail, class };
+                findings.push(Finding::bare(seed, violation));
+            }
+        }
+        Ok(Outcome { tally: ran.tally, findings, digest: ran.digest })
+    }
+
+    /// What a seed draws, in words.
+    #[must_use]
+    pub fn describe(&self, seed: u64) -> String {
+        if self.common.has_devices(seed) { devices::describe(seed) } else { self.options(seed).describe() }
     }
 
     /// The first broken promise of a seed, if there is one, before anything is made of it.

@@ -5,7 +5,8 @@
 //! reboot that a device refuses or that is told to stop, a FINISH that comes too early, a stranger's device on the bus. What each call must
 //! answer follows from the few things the generator knows; what DMA must be like is checked by the machine ([`luosim_machine::Machine::take_violations`]).
 //!
-//! Not here: shrinking. A seed's scenario is short, and is written as it was drawn.
+//! A finding is shrunk by leaving steps out and making numbers smaller. What a step must answer once others are gone is asked of kernels
+//! without the quirk that is looked for: they are the reference of this half of the explorer.
 
 use luosim_abi::Errno;
 use luosim_abi::profile::Profile;
@@ -15,8 +16,9 @@ use luosim_scenario::{Call, Op, Scenario, Step, Value};
 use super::finding::Finding;
 use super::invariant::Invariant;
 use super::rng::Rng;
-use crate::transcript::Record;
-use crate::{Options, run as run_scenario};
+use super::world::Tally;
+use crate::Options;
+use crate::runner::{Failed, trace};
 
 /// Where guest memory lies for devices.
 const IOVA: i128 = 0x1_0000_0000;
@@ -25,50 +27,236 @@ const RAM: i128 = 256 << 10;
 /// Functions that can be preserved.
 const FUNCTIONS: [&str; 3] = ["01:00.0", "01:01.0", "00:02.0"];
 
-/// A seed whose scenario does not go as it must.
-#[derive(Clone, Debug)]
-pub struct Found {
-    /// The seed.
-    pub seed: u64,
-    /// The first thing that was wrong.
-    pub message: String,
-    /// What was drawn.
-    pub scenario: Scenario,
+/// What a seed led to.
+#[derive(Debug)]
+pub struct Ran {
+    /// Steps and kexecs.
+    pub tally: Tally,
+    /// What was wrong, if something was, as short as it could be made.
+    pub finding: Option<Finding>,
+    /// Digest of all answers.
+    pub digest: u64,
 }
 
-impl Found {
-    /// As a finding of the explorer, explained by the planted mistake that was looked for.
-    #[must_use]
-    pub fn into_finding(self, quirk: Quirk) -> Finding {
-        let steps = self.scenario.steps.len();
-        Finding {
-            seed: self.seed,
-            invariant: Invariant::Dma,
-            action: String::from("device workload"),
-            cause: format!("quirk {quirk}"),
-            quirk: Some(quirk),
-            quirk_name: Some(quirk.name().to_owned()),
-            steps_found: steps,
-            steps,
-            scenario: luosim_scenario::print(&self.scenario),
-            detail: self.message,
+/// Draws the scenario of a seed, runs it, and makes a finding of what is wrong with it. `quirk` is on in every kernel; `options`
+/// are those of the command that does the same.
+///
+/// # Errors
+/// The host has no room for a machine.
+pub fn seed(seed: u64, quirk: Option<Quirk>, options: &str) -> Result<Ran, String> {
+    let scenario = draw(seed, quirk);
+    let traced = trace(&scenario, &Options::default())?;
+    let steps = u64::try_from(traced.answers.len()).expect("a count");
+    let tally = Tally { seeds: 1, steps, kexecs: traced.kexecs };
+    let digest = traced.answers.iter().fold(seed, |hash, answer| super::invariant::mix(hash, word(*answer)));
+    let finding = match &traced.failed {
+        Some(failed) => Some(investigate((seed, quirk, options), &scenario, failed)?),
+        None => None,
+    };
+    Ok(Ran { tally, finding, digest })
+}
+
+fn word(answer: Option<Result<i64, Errno>>) -> u64 {
+    match answer {
+        None => 0,
+        Some(Ok(value)) => value.cast_unsigned().wrapping_add(1),
+        Some(Err(errno)) => {
+            errno.name().bytes().fold(7, |hash, byte| super::invariant::mix(hash, u64::from(byte)))
         }
     }
 }
 
-/// Draws the scenario of a seed and runs it; what is wrong with it, if something is. `quirk` is on in every kernel.
-///
-/// # Errors
-/// The host has no room for a machine.
-pub fn seed(seed: u64, quirk: Option<Quirk>) -> Result<Option<Found>, String> {
-    let scenario = draw(seed, quirk);
-    let report = run_scenario(&scenario, &Options::default())?;
-    let wrong = report.records.into_iter().find_map(|record| match record {
-        Record::Failed { message, .. } => Some(message),
-        Record::Boot { outcome, reason, .. } if outcome == "panic" => reason,
-        _ => None,
-    });
-    Ok(wrong.map(|message| Found { seed, message, scenario }))
+/// What findings with one cause share.
+fn class(failed: &Failed) -> String {
+    match failed.invariant {
+        Some(invariant) => invariant.name().to_owned(),
+        None => failed.message.chars().filter(|letter| !letter.is_ascii_digit()).take(60).collect(),
+    }
+}
+
+/// Shrinks what is wrong with a scenario and writes it.
+fn investigate(
+    (seed, quirk, options): (u64, Option<Quirk>, &str),
+    scenario: &Scenario,
+    failed: &Failed,
+) -> Result<Finding, String> {
+    let steps_found = failed.step + 1;
+    let mut first = scenario.clone();
+    first.steps.truncate(steps_found);
+    let (best, failed) = shrink(first, quirk, failed.clone())?;
+    let invariant = failed.invariant.map_or(Invariant::Answer, Invariant::of_dma);
+    let class = class(&failed);
+    let (cause, explained) = match quirk {
+        Some(quirk) => (format!("quirk {quirk}"), format!("// Explained by quirk `{quirk}`.\n")),
+        None => (format!("{}: device workload: {class}", invariant.name()), String::new()),
+    };
+    let (version, end) = (env!("CARGO_PKG_VERSION"), seed + 1);
+    let text = format!(
+        "// Found by luosim {version}, seed {seed}: luosim explore --seeds {seed}..{end} {options}\n\
+         // Repeat: luosim run --explain FILE\n\
+         // Broken: {} (device workload)\n// {}\n{explained}// {}\n{}",
+        invariant.name(),
+        invariant.describe(),
+        failed.message.replace('\n', " "),
+        luosim_scenario::print(&best),
+    );
+    Ok(Finding {
+        seed,
+        invariant,
+        action: String::from("device workload"),
+        cause,
+        quirk,
+        quirk_name: quirk.map(|quirk| quirk.name().to_owned()),
+        steps_found,
+        steps: best.steps.len(),
+        scenario: text,
+        detail: failed.message,
+    })
+}
+
+/// Most scenarios that are tried.
+const TRIES: u32 = 1500;
+
+/// Leaves steps out, then makes numbers smaller, as long as the last step fails in the same way.
+fn shrink(scenario: Scenario, quirk: Option<Quirk>, failed: Failed) -> Result<(Scenario, Failed), String> {
+    let mut search = Search { wanted: class(&failed), best: scenario, failed, quirk, left: TRIES };
+    let mut size = search.best.steps.len() / 2;
+    while size > 0 {
+        let mut end = search.best.steps.len();
+        let mut changed = false;
+        while end > 0 {
+            let start = end.saturating_sub(size);
+            let mut steps = search.best.steps.clone();
+            steps.drain(start..end.min(steps.len()));
+            changed |= search.attempt(steps)?;
+            end = start.min(search.best.steps.len());
+        }
+        size = if changed && size == 1 { 1 } else { size / 2 };
+    }
+    for at in 0..search.best.steps.len() {
+        search.smaller(at)?;
+    }
+    Ok((search.best, search.failed))
+}
+
+struct Search {
+    wanted: String,
+    best: Scenario,
+    failed: Failed,
+    quirk: Option<Quirk>,
+    left: u32,
+}
+
+impl Search {
+    /// Keeps steps that fail as wanted. What each must answer is what a kernel without the quirk answers to them; without
+    /// a quirk the answers themselves are in doubt, and a scenario whose answers were wrong keeps its steps' expectations.
+    fn attempt(&mut self, steps: Vec<Step>) -> Result<bool, String> {
+        if self.left == 0 || steps == self.best.steps || steps.is_empty() {
+            return Ok(false);
+        }
+        self.left -= 1;
+        let mut scenario = Scenario { steps, ..self.best.clone() };
+        let wrong_answer = self.failed.invariant.is_none();
+        if self.quirk.is_some() || !wrong_answer {
+            let Some(settled) = settle(&scenario, self.quirk.is_some())? else { return Ok(false) };
+            scenario.steps = settled;
+        }
+        let traced = trace(&scenario, &Options::default())?;
+        let Some(failed) = traced.failed.filter(|failed| class(failed) == self.wanted) else {
+            return Ok(false);
+        };
+        // Without its steps an answer changes for good reasons: only steps behind or beside it may go.
+        if wrong_answer && self.quirk.is_none() {
+            let same = scenario.steps.get(failed.step) == self.best.steps.last();
+            if !same
+                || scenario.steps.len() + 1 < self.best.steps.len() && failed.step + 1 < scenario.steps.len()
+            {
+                return Ok(false);
+            }
+        }
+        scenario.steps.truncate(failed.step + 1);
+        (self.best, self.failed) = (scenario, failed);
+        Ok(true)
+    }
+
+    /// Smaller numbers in a step: time, and pages that a device writes.
+    fn smaller(&mut self, at: usize) -> Result<(), String> {
+        for name in ["ticks", "pages"] {
+            let Some(Step::Machine(call) | Step::Process { call, .. }) = self.best.steps.get(at) else {
+                return Ok(());
+            };
+            let Some(value) = call.number(name) else { continue };
+            for small in [1, 4, 16, value / 2] {
+                if small >= value {
+                    continue;
+                }
+                let mut steps = self.best.steps.clone();
+                let (Step::Machine(call) | Step::Process { call, .. }) = &mut steps[at];
+                drop_value(call, name);
+                *call = call.clone().with(name, number(small));
+                if self.attempt(steps)? {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn drop_value(call: &mut Call, name: &str) {
+    let params = call.op.spec().params;
+    call.values.retain(|(index, _)| params[*index].name != name);
+}
+
+/// The steps, each expecting what it is answered; by kernels without any quirk if `right`. `None` where such kernels break an
+/// invariant: then the steps show something else.
+fn settle(scenario: &Scenario, right: bool) -> Result<Option<Vec<Step>>, String> {
+    let mut plain = scenario.clone();
+    for step in &mut plain.steps {
+        let (Step::Machine(call) | Step::Process { call, .. }) = step;
+        if right {
+            drop_value(call, "quirks-on");
+        }
+    }
+    let mut settled = scenario.steps.clone();
+    // Each wrong expectation is mended, and the rest looked at again; there are not more of them than steps.
+    for _ in 0..=settled.len() {
+        let traced = trace(&plain, &Options::default())?;
+        let Some(failed) = traced.failed else { return Ok(Some(settled)) };
+        let (Some(answer), None) = (traced.answers.last().copied().flatten(), failed.invariant) else {
+            return Ok((!right).then_some(settled));
+        };
+        for steps in [&mut plain.steps, &mut settled] {
+            let (Step::Machine(call) | Step::Process { call, .. }) = &mut steps[failed.step];
+            if call.error == answer.err() {
+                // Not its answer is wrong, but what it found.
+                return Ok(None);
+            }
+            call.error = answer.err();
+        }
+    }
+    Ok(None)
+}
+
+/// What a seed draws, in words.
+#[must_use]
+pub fn describe(seed: u64) -> String {
+    let scenario = draw(seed, None);
+    let count = |op: Op| {
+        let of = |step: &&Step| {
+            let (Step::Machine(call) | Step::Process { call, .. }) = step;
+            call.op == op && call.error.is_none()
+        };
+        scenario.steps.iter().filter(of).count()
+    };
+    format!(
+        "seed {seed}: devices, profile {}, {} MiB, {} steps, {} devices started, {} kexecs",
+        scenario.profile.name(),
+        scenario.memory >> 20,
+        scenario.steps.len(),
+        count(Op::DmaStart),
+        count(Op::RebootKexec),
+    )
 }
 
 /// The scenario of a seed.
@@ -295,8 +483,12 @@ impl Draw {
     fn ends(&mut self, names: &[String]) {
         for name in names {
             if self.rng.chance(1, 2) {
-                let unmap =
-                    [("iommufd", text("iommu")), ("ioas", text("space")), ("iova", number(IOVA)), ("len", number(RAM))];
+                let unmap = [
+                    ("iommufd", text("iommu")),
+                    ("ioas", text("space")),
+                    ("iova", number(IOVA)),
+                    ("len", number(RAM)),
+                ];
                 self.does(name, Op::IoasUnmap, &unmap);
                 self.does(name, Op::Close, &[("fd", text("ram"))]);
                 self.time();

@@ -29,9 +29,33 @@ luosim_abi::named! {
         Again = "again", "What could be preserved in one kernel can be preserved in the next, after it was retrieved and finished.";
         Crossing = "crossing", "From one release to another either everything is given back or the documented layer refuses it; spoiled metadata is refused, never misread.";
         Answer = "answer", "Every other call answers what the documentation says: success, or the errno of the first check that fails.";
-        Dma = "dma", "Devices whose DMA goes on through a live update keep the invariants of the page on devices, and each of their calls answers what it must.";
+        D1 = "D1", "Frames are left alone. A frame that a preserved device can reach is not free, not allocated for anything else, and not written by a kernel, from T1 to T7.";
+        D2 = "D2", "Mappings stay. Every address of the device leads to the same frame with the same permissions from T1 to T7, and every page of a preserved file lies in the same frame from T1 to T8.";
+        D3 = "D3", "Tables stay. The pages of the device's page table are the same and hold the same bytes from T1 until a kernel replaces the domain at T7.";
+        D4 = "D4", "DMA goes on. From T2 to T7, the replacement of the domain included, no request of the device is refused by its IOMMU or stopped by bus mastering, and a device that has work makes progress. A device that is reset in freeze writes nothing instead.";
+        D5 = "D5", "What was written is there. Everything that a device wrote and completed before its memory is retrieved reads back through the retrieved file.";
+        D6 = "D6", "What is written later is there. Everything that a device writes after its memory is retrieved and before the session is finished reads back too.";
+        D7 = "D7", "Nothing is written elsewhere. No write of a device lands in a frame that was not mapped for it, and frames next to what is mapped hold their canaries.";
+        D8 = "D8", "Others are locked out. A device that is not preserved writes nothing after the old kernel is shut down.";
+        D9 = "D9", "The device is not reset. Its resets, uptime, sequence and ring position go on from T1 to T6. A device that is reset in freeze is reset once, between T1 and T2.";
+        D10 = "D10", "Payload comes before completion. Whenever a completion is seen, what it completes is in memory, whole.";
+        D11 = "D11", "Interrupts wait. None is delivered from T2 to T6, each that was raised was delivered, or is pending, or is covered by a pending one; after the interrupt that the VMM injects nothing is left to drain.";
+        D12 = "D12", "The new kernel keeps off. Where it boots and allocates at first there is no preserved frame.";
+        D13 = "D13", "Exactly once. No descriptor is executed twice or passed over, the kexec included.";
+        D14 = "D14", "It ends. After the session is finished a device goes through page tables of the new kernel alone, reaches no frame that is free, and is refused where memory was unmapped.";
+        D15 = "D15", "An abort is harmless. After a failed or cancelled update D2, D3 and D4 hold as if nothing had been tried, unless the device itself was reset in freeze.";
+        D16 = "D16", "Identity stays. Address, requester id, domain id and tokens of a device are the same from T1 to T6.";
         Same = "same", "The same seed gives the same calls, the same answers and the same memory.";
         Alive = "alive", "luosim itself does not panic, whatever it is given.";
+    }
+}
+
+impl Invariant {
+    /// The invariant of DMA, as the hardware's checks call it.
+    #[must_use]
+    pub fn of_dma(invariant: luosim_hardware::verify::Invariant) -> Self {
+        let same = |one: &&Self| one.name() == invariant.name();
+        *Self::ALL.iter().find(same).expect("each invariant of DMA is one of the explorer's")
     }
 }
 

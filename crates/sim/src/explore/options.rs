@@ -104,6 +104,21 @@ pub enum Chain {
     Fixed(Vec<ReleaseId>),
 }
 
+/// Which seeds are workloads of devices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceSeeds {
+    /// None.
+    #[default]
+    None,
+    /// One in [`DEVICE_SEEDS`], drawn from a stream of its own, so that what the others draw does not depend on it.
+    Some,
+    /// All.
+    All,
+}
+
+/// One seed in so many is a workload of devices, if some are.
+pub const DEVICE_SEEDS: u32 = 16;
+
 /// What all seeds of a run have in common.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Common {
@@ -119,9 +134,27 @@ pub struct Common {
     pub zoo: Option<Quirk>,
     /// Every run is short, and each fault strikes at each place in turn ([`super::turns`]).
     pub in_turn: bool,
+    /// Which seeds are workloads of devices; those of a chain without 7.3 never are.
+    pub devices: DeviceSeeds,
 }
 
 impl Common {
+    /// Whether a seed is a workload of devices.
+    #[must_use]
+    pub fn has_devices(&self, seed: u64) -> bool {
+        let known = match &self.chain {
+            Chain::Any => true,
+            Chain::Fixed(releases) => releases.iter().all(|release| *release == ReleaseId::V7_3),
+        };
+        known
+            && self.zoo.is_none()
+            && match self.devices {
+                DeviceSeeds::None => false,
+                DeviceSeeds::Some => !self.in_turn && Rng::new(seed ^ 0x00de_71ce).chance(1, DEVICE_SEEDS),
+                DeviceSeeds::All => true,
+            }
+    }
+
     /// The options of the command that say the same.
     #[must_use]
     pub fn command_line(&self) -> String {
@@ -134,7 +167,12 @@ impl Common {
         let documented = if self.as_documented { " --as-documented" } else { "" };
         let in_turn = if self.in_turn { " --in-turn" } else { "" };
         let faults = self.faults.list_or_all();
-        format!("--chain {chain} --steps {} --faults {faults}{documented}{in_turn}", self.steps)
+        let devices = match self.devices {
+            DeviceSeeds::None => " --no-devices",
+            DeviceSeeds::Some => "",
+            DeviceSeeds::All => " --devices",
+        };
+        format!("--chain {chain} --steps {} --faults {faults}{documented}{in_turn}{devices}", self.steps)
     }
 }
 
@@ -147,6 +185,7 @@ impl Default for Common {
             as_documented: false,
             zoo: None,
             in_turn: false,
+            devices: DeviceSeeds::None,
         }
     }
 }

@@ -12,9 +12,9 @@ use luosim_machine::{GuestRam, Standing};
 use luosim_physmem::PhysAddr;
 use luosim_scenario::{Call, Op};
 
-use super::guests::Guest;
 use super::calls::{flag, u32_of};
 use super::contents::Contents;
+use super::guests::Guest;
 use super::{Answer, Runner};
 use crate::transcript::{InvariantLine, Record};
 

@@ -44,7 +44,12 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    pub(super) fn new(driver: Driver, base: u64, (process, pid, fd): (&str, Pid, i32), hw: &Hardware) -> Self {
+    pub(super) fn new(
+        driver: Driver,
+        base: u64,
+        (process, pid, fd): (&str, Pid, i32),
+        hw: &Hardware,
+    ) -> Self {
         let resets = register(hw, driver.bdf, reg::RESET_CNT);
         // A device that already did something counts on from there: its numbers are not those of this driver.
         let fresh = register(hw, driver.bdf, reg::SEQ) == 0;
@@ -87,13 +92,25 @@ fn disturbs(op: Op) -> bool {
     use Op as O;
     matches!(
         op,
-        O::Write | O::Fill | O::Store | O::Ftruncate | O::Fallocate | O::MadviseRemove | O::VfioWrite | O::VfioPower
+        O::Write
+            | O::Fill
+            | O::Store
+            | O::Ftruncate
+            | O::Fallocate
+            | O::MadviseRemove
+            | O::VfioWrite
+            | O::VfioPower
     )
 }
 
 impl Runner<'_> {
     /// After a step: what it means for guests, and a look at their memory if time passed.
-    pub(super) fn watch_guests(&mut self, process: Option<(&str, Pid)>, call: &Call, answer: Option<&Answer>) {
+    pub(super) fn watch_guests(
+        &mut self,
+        process: Option<(&str, Pid)>,
+        call: &Call,
+        answer: Option<&Answer>,
+    ) {
         if self.guests.is_empty() {
             return;
         }
