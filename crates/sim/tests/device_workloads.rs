@@ -25,7 +25,8 @@ fn each_planted_mistake_of_devices_is_found() {
         let found = found.unwrap_or_else(|| panic!("{quirk} is not found"));
         assert!(found.steps < found.steps_found, "{quirk}: nothing was left out of {}", found.scenario);
         // What is written fails at its last step, and nowhere else.
-        let scenario = luosim_scenario::parse(&found.scenario).expect("it is written as it is read");
+        let scenario = luosim_scenario::parse(&found.scenario)
+            .unwrap_or_else(|problems| panic!("{}\n{problems:?}", found.scenario));
         let report = luosim_sim::run(&scenario, &luosim_sim::Options::default()).expect("room");
         let failed = report.records.iter().any(|record| match record {
             Record::Failed { .. } => true,
