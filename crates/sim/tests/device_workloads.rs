@@ -23,6 +23,7 @@ fn each_planted_mistake_of_devices_is_found() {
     for quirk in Quirk::ALL.iter().copied().filter(|quirk| quirk.of_devices()) {
         let found = (0..40).find_map(|number| seed(number, Some(quirk), "").expect("room").finding);
         let found = found.unwrap_or_else(|| panic!("{quirk} is not found"));
+        eprintln!("{quirk}: {} seed {} steps {} -> {}\n{}", found.invariant.name(), found.seed, found.steps_found, found.steps, found.scenario);
         assert!(found.steps < found.steps_found, "{quirk}: nothing was left out of {}", found.scenario);
         // What is written fails at its last step, and nowhere else.
         let scenario = luosim_scenario::parse(&found.scenario)

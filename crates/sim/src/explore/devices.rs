@@ -139,6 +139,11 @@ fn shrink(scenario: Scenario, quirk: Option<Quirk>, failed: Failed) -> Result<(S
     Ok((search.best, search.failed))
 }
 
+/// Whether it can be written down and read again: a label whose step is gone, or fails now, means nothing.
+fn reads_back(scenario: &Scenario) -> bool {
+    luosim_scenario::parse(&luosim_scenario::print(scenario)).is_ok()
+}
+
 struct Search {
     wanted: String,
     best: Scenario,
@@ -154,12 +159,18 @@ impl Search {
         if self.left == 0 || steps == self.best.steps || steps.is_empty() {
             return Ok(false);
         }
-        self.left -= 1;
         let mut scenario = Scenario { steps, ..self.best.clone() };
+        if !reads_back(&scenario) {
+            return Ok(false);
+        }
+        self.left -= 1;
         let wrong_answer = self.failed.invariant.is_none();
         if self.quirk.is_some() || !wrong_answer {
             let Some(settled) = settle(&scenario, self.quirk.is_some())? else { return Ok(false) };
             scenario.steps = settled;
+        }
+        if !reads_back(&scenario) {
+            return Ok(false);
         }
         let traced = trace(&scenario, &Options::default())?;
         let Some(failed) = traced.failed.filter(|failed| class(failed) == self.wanted) else {
