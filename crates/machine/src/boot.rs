@@ -510,7 +510,7 @@ impl Machine {
         devices::pass(world.hardware.as_deref_mut(), &mut world.memory, Phase::Jump);
         let mut report = self.boot(world, image.params, image.release, &image.options);
         report.crossing = Some(crossing);
-        self.watch_boot();
+        self.watch_boot(&report.outcome);
         Ok(report)
     }
 }

@@ -22,7 +22,7 @@ use luosim_hardware::{Bdf, Hardware};
 use luosim_luo::Host as _;
 use luosim_physmem::{FrameState, FrameUse, Pfn, PhysMem};
 
-use crate::{Kernel, Machine, World};
+use crate::{Kernel, Machine, Outcome, World};
 
 /// Most frames whose contents are compared over the boot: more would take longer than the boot itself.
 const MOST_FRAMES: u64 = 1 << 14;
@@ -305,10 +305,13 @@ impl Machine {
         self.watch = watch;
     }
 
-    /// The new kernel is up.
-    pub(crate) fn watch_boot(&mut self) {
+    /// The new kernel is up, or came to nothing.
+    pub(crate) fn watch_boot(&mut self, outcome: &Outcome) {
         if self.watch.devices.is_empty() {
             return;
+        }
+        if let Outcome::Panicked { reason } = outcome {
+            self.watch_tables(reason);
         }
         let mut watch = std::mem::take(&mut self.watch);
         let by_devices = self.hardware_and_memory().0.map(|hardware| {
@@ -324,6 +327,24 @@ impl Machine {
         self.watch_scratch();
         self.observe(TimePoint::T5);
         self.watch.others = None;
+    }
+
+    /// A kernel that stopped because a page of tables was not kept for it: one that a watched device goes through (D3).
+    fn watch_tables(&mut self, reason: &str) {
+        let mut watch = std::mem::take(&mut self.watch);
+        let mut lost = None;
+        if let (Some(hardware), memory) = self.hardware_and_memory() {
+            for index in watch.devices.keys() {
+                let (view, contents) = DeviceView::observe(hardware, memory, *index, Tokens::default());
+                let named = |table: &&Pfn| reason.contains(&format!("frame {table} cannot be taken over"));
+                lost = lost.or(contents.tables.iter().find(named).map(|table| (view.rid, *table)));
+            }
+        }
+        if let Some((rid, table)) = lost {
+            let what = format!("frame {table} is a table page of {rid}, and was not kept: {reason}");
+            watch.say(Invariant::D3, TimePoint::T4, what);
+        }
+        self.watch = watch;
     }
 
     /// Where the new kernel allocated at first there must be nothing that a device reaches.

@@ -91,40 +91,66 @@ pub(crate) struct Failed {
     pub(crate) message: String,
     /// The invariant of DMA that does not hold, if it is one.
     pub(crate) invariant: Option<Invariant>,
+    /// Whether the kernel panicked.
+    pub(crate) panicked: bool,
 }
 
-/// Runs a scenario up to the first step that does not go as it must, and keeps answers instead of a report.
+impl Failed {
+    /// Whether it is worse than an answer.
+    pub(crate) fn is_grave(&self) -> bool {
+        self.invariant.is_some() || self.panicked
+    }
+}
+
+/// Runs a scenario up to the first step that does not go as it must, and keeps answers instead of a report. With `patient`
+/// a wrong answer is only noted, for the case that nothing graver follows.
 ///
 /// # Errors
 /// The host has no room for a machine.
-pub(crate) fn trace(scenario: &Scenario, options: &Options) -> Result<Traced, String> {
+pub(crate) fn trace(scenario: &Scenario, options: &Options, patient: bool) -> Result<Traced, String> {
     let mut runner = Runner::new(scenario, options);
     let mut traced = Traced::default();
     for (number, step) in scenario.steps.iter().enumerate() {
         runner.records.clear();
         runner.step(step)?;
-        let mut answer = None;
-        let mut message = None;
+        let failed = traced.take(number, &mut runner);
+        let grave = failed.as_ref().is_some_and(Failed::is_grave);
+        if grave || traced.failed.is_none() {
+            traced.failed = failed;
+        }
+        if grave || !patient && traced.failed.is_some() {
+            break;
+        }
+    }
+    Ok(traced)
+}
+
+impl Traced {
+    /// Takes what a step recorded; what was wrong with it, if something was.
+    fn take(&mut self, step: usize, runner: &mut Runner<'_>) -> Option<Failed> {
+        let (mut answer, mut messages, mut panicked) = (None, Vec::new(), false);
         for record in runner.records.drain(..) {
             match record {
                 Record::Call { result, errno, .. } => {
                     let errno = errno.and_then(|name| Errno::from_name(&name));
                     answer = errno.map(Err).or(result.map(Ok));
                 }
-                Record::Failed { message: failed, .. } => message = message.or(Some(failed)),
-                Record::Boot { outcome, reason, .. } if outcome == "panic" => message = message.or(reason),
-                Record::Kexec { .. } => traced.kexecs += 1,
+                Record::Failed { message, .. } => messages.push(message),
+                Record::Boot { outcome, reason, .. } if outcome == "panic" => {
+                    panicked = true;
+                    messages.extend(reason);
+                }
+                Record::Kexec { .. } => self.kexecs += 1,
                 _ => {}
             }
         }
-        traced.answers.push(answer);
-        if let Some(message) = message {
-            let invariant = runner.broken.first().copied();
-            traced.failed = Some(Failed { step: number, message, invariant });
-            break;
-        }
+        self.answers.push(answer);
+        let invariant = runner.broken.first().copied();
+        // An answer may be wrong in the same step: what is told is what weighs more.
+        let told = messages.iter().position(|message| invariant.is_some() && message.starts_with("invariant "));
+        let message = (!messages.is_empty()).then(|| messages.swap_remove(told.unwrap_or(0)))?;
+        Some(Failed { step, message, invariant, panicked })
     }
-    Ok(traced)
 }
 
 /// Runs a scenario in the model.

@@ -175,6 +175,9 @@ impl Checker {
         seq: u64,
     ) {
         let invariant = if at <= TimePoint::T6 { Invariant::D5 } else { Invariant::D6 };
+        if !self.not_early(at, driver, seq) {
+            return;
+        }
         let bad = crate::driver::bad_stamps(driver.payloads(), read, 1);
         self.check(invariant, at, bad.first().map(|bad| bad_stamp(driver, bad)));
         let seen = driver.seen();
@@ -185,6 +188,16 @@ impl Checker {
             );
             self.say(invariant, at, what);
         }
+    }
+
+    /// Whether memory has no completion of an operation that the device has not completed: D10.
+    pub fn not_early(&mut self, at: TimePoint, driver: &Driver, seq: u64) -> bool {
+        let (seen, bdf) = (driver.seen(), driver.bdf);
+        if seen > seq {
+            let what = format!("{bdf}: memory has {seen} completions, and the device completed {seq} operations");
+            self.say(Invariant::D10, at, what);
+        }
+        seen <= seq
     }
 
     /// After completions were read ([`Driver::drain`]) and before anything else happens: D10, and D13.

@@ -82,13 +82,23 @@ fn every_mistake_breaks_an_invariant() {
 /// A table page that was not preserved: the kernel must not go on, and does not.
 #[test]
 fn a_table_page_that_is_missing_stops_the_boot() {
-    let (_, panicked) = update(&[Quirk::TablePageSkipped]);
+    let (found, panicked) = update(&[Quirk::TablePageSkipped]);
     let reason = panicked.expect("DMA may have gone anywhere");
     assert!(reason.contains("cannot be taken over"), "{reason}");
+    assert!(found.iter().any(|one| one.invariant == Invariant::D3), "{found:?}");
 }
 
+/// Those that only the driver of a guest sees, or somebody who goes on after the update, are the explorer's.
 #[test]
-fn every_planted_mistake_of_devices_is_tried_here() {
-    let planted = Quirk::ALL.iter().filter(|quirk| quirk.of_devices()).count();
+fn every_planted_mistake_of_devices_is_tried_here_or_by_the_explorer() {
+    let elsewhere = [
+        Quirk::RetrievedPageBlank,
+        Quirk::RetrievedPageCopied,
+        Quirk::UnmapLeavesEntries,
+        Quirk::DeviceAstray,
+        Quirk::DeviceCompletesFirst,
+        Quirk::DeviceRunsTwice,
+    ];
+    let planted = Quirk::ALL.iter().filter(|quirk| quirk.of_devices() && !elsewhere.contains(quirk)).count();
     assert_eq!(planted, 8);
 }

@@ -18,7 +18,7 @@ use super::invariant::Invariant;
 use super::rng::Rng;
 use super::world::Tally;
 use crate::Options;
-use crate::runner::{Failed, trace};
+use crate::runner::{Failed, Traced, trace};
 
 /// Where guest memory lies for devices.
 const IOVA: i128 = 0x1_0000_0000;
@@ -45,7 +45,7 @@ pub struct Ran {
 /// The host has no room for a machine.
 pub fn seed(seed: u64, quirk: Option<Quirk>, options: &str) -> Result<Ran, String> {
     let scenario = draw(seed, quirk);
-    let traced = trace(&scenario, &Options::default())?;
+    let traced = trace(&scenario, &Options::default(), quirk.is_some())?;
     let steps = u64::try_from(traced.answers.len()).expect("a count");
     let tally = Tally { seeds: 1, steps, kexecs: traced.kexecs };
     let digest = traced.answers.iter().fold(seed, |hash, answer| super::invariant::mix(hash, word(*answer)));
@@ -83,6 +83,9 @@ fn investigate(
     let steps_found = failed.step + 1;
     let mut first = scenario.clone();
     first.steps.truncate(steps_found);
+    if failed.is_grave() {
+        first = settled(&first)?.0;
+    }
     let (best, failed) = shrink(first, quirk, failed.clone())?;
     let invariant = failed.invariant.map_or(Invariant::Answer, Invariant::of_dma);
     let class = class(&failed);
@@ -153,8 +156,8 @@ struct Search {
 }
 
 impl Search {
-    /// Keeps steps that fail as wanted. What each must answer is what a kernel without the quirk answers to them; without
-    /// a quirk the answers themselves are in doubt, and a scenario whose answers were wrong keeps its steps' expectations.
+    /// Keeps steps that fail as wanted. What each must answer is what a kernel without the quirk answers to them, unless the
+    /// failure is graver than an answer; without a quirk answers themselves are in doubt, and steps keep what they expect.
     fn attempt(&mut self, steps: Vec<Step>) -> Result<bool, String> {
         if self.left == 0 || steps == self.best.steps || steps.is_empty() {
             return Ok(false);
@@ -164,28 +167,29 @@ impl Search {
             return Ok(false);
         }
         self.left -= 1;
-        let wrong_answer = self.failed.invariant.is_none();
-        if self.quirk.is_some() || !wrong_answer {
-            let Some(settled) = settle(&scenario, self.quirk.is_some())? else { return Ok(false) };
-            scenario.steps = settled;
+        if self.quirk.is_some() {
+            let Some(right) = answered_right(&scenario)? else { return Ok(false) };
+            scenario = right;
         }
-        if !reads_back(&scenario) {
-            return Ok(false);
-        }
-        let traced = trace(&scenario, &Options::default())?;
+        let grave = self.failed.is_grave();
+        let traced = if grave {
+            let (own, traced) = settled(&scenario)?;
+            scenario = own;
+            traced
+        } else {
+            trace(&scenario, &Options::default(), false)?
+        };
         let Some(failed) = traced.failed.filter(|failed| class(failed) == self.wanted) else {
             return Ok(false);
         };
-        // Without its steps an answer changes for good reasons: only steps behind or beside it may go.
-        if wrong_answer && self.quirk.is_none() {
-            let same = scenario.steps.get(failed.step) == self.best.steps.last();
-            if !same
-                || scenario.steps.len() + 1 < self.best.steps.len() && failed.step + 1 < scenario.steps.len()
-            {
-                return Ok(false);
-            }
+        // Without its steps an answer changes for good reasons.
+        if !grave && self.quirk.is_none() && scenario.steps.get(failed.step) != self.best.steps.last() {
+            return Ok(false);
         }
         scenario.steps.truncate(failed.step + 1);
+        if !reads_back(&scenario) {
+            return Ok(false);
+        }
         (self.best, self.failed) = (scenario, failed);
         Ok(true)
     }
@@ -219,34 +223,41 @@ fn drop_value(call: &mut Call, name: &str) {
     call.values.retain(|(index, _)| params[*index].name != name);
 }
 
-/// The steps, each expecting what it is answered; by kernels without any quirk if `right`. `None` where such kernels break an
-/// invariant: then the steps show something else.
-fn settle(scenario: &Scenario, right: bool) -> Result<Option<Vec<Step>>, String> {
-    let mut plain = scenario.clone();
-    for step in &mut plain.steps {
+/// The scenario, each step expecting what it is answered, and how it went.
+fn settled(scenario: &Scenario) -> Result<(Scenario, Traced), String> {
+    let mut traced = trace(scenario, &Options::default(), true)?;
+    let mut settled = scenario.clone();
+    expect(&mut settled, &traced);
+    // Answers are as expected now.
+    traced.failed = traced.failed.filter(Failed::is_grave);
+    Ok((settled, traced))
+}
+
+fn expect(scenario: &mut Scenario, traced: &Traced) {
+    for (step, answer) in scenario.steps.iter_mut().zip(&traced.answers) {
         let (Step::Machine(call) | Step::Process { call, .. }) = step;
-        if right {
-            drop_value(call, "quirks-on");
-        }
-    }
-    let mut settled = scenario.steps.clone();
-    // Each wrong expectation is mended, and the rest looked at again; there are not more of them than steps.
-    for _ in 0..=settled.len() {
-        let traced = trace(&plain, &Options::default())?;
-        let Some(failed) = traced.failed else { return Ok(Some(settled)) };
-        let (Some(answer), None) = (traced.answers.last().copied().flatten(), failed.invariant) else {
-            return Ok((!right).then_some(settled));
-        };
-        for steps in [&mut plain.steps, &mut settled] {
-            let (Step::Machine(call) | Step::Process { call, .. }) = &mut steps[failed.step];
-            if call.error == answer.err() {
-                // Not its answer is wrong, but what it found.
-                return Ok(None);
-            }
+        if let Some(answer) = answer {
             call.error = answer.err();
         }
     }
-    Ok(None)
+}
+
+/// The scenario, each step expecting what kernels without any quirk answer. `None` where something is wrong with those: then the
+/// steps show something else.
+fn answered_right(scenario: &Scenario) -> Result<Option<Scenario>, String> {
+    let mut plain = scenario.clone();
+    for step in &mut plain.steps {
+        let (Step::Machine(call) | Step::Process { call, .. }) = step;
+        drop_value(call, "quirks-on");
+    }
+    let traced = trace(&plain, &Options::default(), true)?;
+    expect(&mut plain, &traced);
+    if trace(&plain, &Options::default(), false)?.failed.is_some() {
+        return Ok(None);
+    }
+    let mut right = scenario.clone();
+    expect(&mut right, &traced);
+    Ok(Some(right))
 }
 
 /// What a seed draws, in words.

@@ -70,9 +70,11 @@ impl Guest {
         machine.guest_memory(pid, (fd, self.base), |mem: &mut GuestRam<'_>| {
             let mut checker = Checker::new(Mode::Continues);
             let there = beside.drain(mem).is_ok();
+            let seq = seq.unwrap_or_else(|| beside.seen());
             if there && came {
-                let seq = seq.unwrap_or_else(|| beside.seen());
                 checker.payloads(at, beside, |iova, buf| mem.read(iova, buf), seq);
+            } else if there {
+                checker.not_early(at, beside, seq);
             }
             if there && checker.violations().is_empty() {
                 checker.completions(at, beside, |iova, buf| mem.read(iova, buf));
