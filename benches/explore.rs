@@ -1,4 +1,5 @@
-//! Complete small cycles in the explorer, every promise looked at: boot, preserve, kexec, retrieve, compare, finish.
+//! Complete small cycles in the explorer, every promise looked at: boot, preserve, kexec, retrieve, compare, finish. The same
+//! with a device whose DMA goes on all the time, and every invariant of DMA looked at.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use luosim_abi::quirk::Quirk;
@@ -6,6 +7,7 @@ use luosim_abi::release::ReleaseId;
 use luosim_machine::faults::Argument;
 use luosim_sim::explore::action::{Action, Plan};
 use luosim_sim::explore::campaign::{Broken, Campaign};
+use luosim_sim::explore::devices;
 use luosim_sim::explore::finding;
 use luosim_sim::explore::options::{Common, Faults};
 use luosim_sim::explore::world::{Case, World};
@@ -55,6 +57,32 @@ fn seeds(c: &mut Criterion) {
     });
 }
 
+fn device_cycles(c: &mut Criterion) {
+    let mut group = c.benchmark_group("explore-device-cycles");
+    group.throughput(Throughput::Elements(1));
+    let scenario = devices::cycle();
+    group.bench_function("one-vmm", |b| {
+        b.iter(|| {
+            let (tally, wrong) = devices::look(&scenario).expect("the host has room");
+            assert_eq!((tally.kexecs, wrong), (1, None), "an invariant is broken");
+        });
+    });
+    let mut seed = 0;
+    group.bench_function("seeds", |b| {
+        b.iter_custom(|kexecs| {
+            // Of whole seeds as many as have so many kexecs: each is a cycle.
+            let start = std::time::Instant::now();
+            let mut done = 0;
+            while done < kexecs {
+                let ran = devices::seed(seed, None, "").expect("the host has room");
+                assert!(ran.finding.is_none(), "an invariant is broken");
+                (done, seed) = (done + ran.tally.kexecs, seed + 1);
+            }
+            start.elapsed().mul_f64(kexecs as f64 / done as f64)
+        });
+    });
+}
+
 /// A run of at least 200 steps that ends with a broken promise.
 fn long(quirk: Quirk) -> (Campaign, u64, Broken) {
     let common = Common { steps: 600, zoo: Some(quirk), faults: Faults::NONE, ..Common::default() };
@@ -83,5 +111,5 @@ fn shrinking(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, cycles, seeds, shrinking);
+criterion_group!(benches, cycles, seeds, device_cycles, shrinking);
 criterion_main!(benches);

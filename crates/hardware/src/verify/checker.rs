@@ -202,13 +202,18 @@ impl Checker {
 
     /// After completions were read ([`Driver::drain`]) and before anything else happens: D10, and D13.
     pub fn completions(&mut self, at: TimePoint, driver: &Driver, read: impl FnMut(u64, &mut [u8]) -> bool) {
+        self.order(at, driver);
+        let bad = crate::driver::bad_stamps(driver.payloads(), read, 1);
+        self.check(Invariant::D10, at, bad.first().map(|bad| bad_stamp(driver, bad)));
+    }
+
+    /// Completions that were read, apart from what they complete: D10, and D13. Enough where [`Self::payloads`] found nothing.
+    pub fn order(&mut self, at: TimePoint, driver: &Driver) {
         let torn = driver.completions().iter().find(|completion| !completion.is_intact());
         if let Some(completion) = torn {
             let what = format!("{}: a completion is torn: {completion:?}", driver.bdf);
             self.say(Invariant::D10, at, what);
         }
-        let bad = crate::driver::bad_stamps(driver.payloads(), read, 1);
-        self.check(Invariant::D10, at, bad.first().map(|bad| bad_stamp(driver, bad)));
         self.check(Invariant::D13, at, driver.out_of_order());
     }
 

@@ -38,6 +38,20 @@ pub struct Ran {
     pub digest: u64,
 }
 
+/// Runs a scenario with every invariant looked at, and says what is wrong first, if something is.
+///
+/// # Errors
+/// The host has no room for a machine.
+pub fn look(scenario: &Scenario) -> Result<(Tally, Option<String>), String> {
+    let traced = trace(scenario, &Options::default(), false)?;
+    Ok((tally(&traced), traced.failed.map(|failed| failed.message)))
+}
+
+fn tally(traced: &Traced) -> Tally {
+    let steps = u64::try_from(traced.answers.len()).expect("a count");
+    Tally { seeds: 1, steps, kexecs: traced.kexecs }
+}
+
 /// Draws the scenario of a seed, runs it, and makes a finding of what is wrong with it. `quirk` is on in every kernel; `options`
 /// are those of the command that does the same.
 ///
@@ -46,14 +60,12 @@ pub struct Ran {
 pub fn seed(seed: u64, quirk: Option<Quirk>, options: &str) -> Result<Ran, String> {
     let scenario = draw(seed, quirk);
     let traced = trace(&scenario, &Options::default(), quirk.is_some())?;
-    let steps = u64::try_from(traced.answers.len()).expect("a count");
-    let tally = Tally { seeds: 1, steps, kexecs: traced.kexecs };
     let digest = traced.answers.iter().fold(seed, |hash, answer| super::invariant::mix(hash, word(*answer)));
     let finding = match &traced.failed {
         Some(failed) => Some(investigate((seed, quirk, options), &scenario, failed)?),
         None => None,
     };
-    Ok(Ran { tally, finding, digest })
+    Ok(Ran { tally: tally(&traced), finding, digest })
 }
 
 fn word(answer: Option<Result<i64, Errno>>) -> u64 {
@@ -284,8 +296,8 @@ pub fn describe(seed: u64) -> String {
 /// The scenario of a seed.
 #[must_use]
 pub fn draw(seed: u64, quirk: Option<Quirk>) -> Scenario {
-    let mut draw = Draw { rng: Rng::new(seed), quirk, steps: Vec::new() };
-    let vmms = usize::from(draw.rng.chance(1, 2)) + 1;
+    let mut draw = Draw { rng: Rng::new(seed), quirk, plain: false, steps: Vec::new() };
+    let vmms = usize::from(draw.once_in(2)) + 1;
     draw.machine(Op::Boot, &[("release", text("7.3"))], true);
     let names: Vec<String> = (0..vmms).map(|at| format!("vmm-{at}")).collect();
     for (at, name) in names.iter().enumerate() {
@@ -297,13 +309,18 @@ pub fn draw(seed: u64, quirk: Option<Quirk>) -> Scenario {
     }
     draw.ends(&names);
     draw.machine(Op::ExpectSound, &[], false);
-    Scenario {
-        name: format!("devices-{seed}"),
-        about: String::from("a device workload of the explorer"),
-        memory: 64 << 20,
-        profile: Profile::Target,
-        steps: draw.steps,
-    }
+    draw.scenario(format!("devices-{seed}"))
+}
+
+/// A whole cycle with nothing beside it: one VMM, its device writing guest memory before, during and after one live update.
+#[must_use]
+pub fn cycle() -> Scenario {
+    let mut draw = Draw { rng: Rng::new(0), quirk: None, plain: true, steps: Vec::new() };
+    draw.machine(Op::Boot, &[("release", text("7.3"))], true);
+    draw.start("vmm-0", FUNCTIONS[0], 0);
+    draw.round(&[String::from("vmm-0")]);
+    draw.machine(Op::ExpectSound, &[], false);
+    draw.scenario(String::from("devices-cycle"))
 }
 
 fn text(value: &str) -> Value {
@@ -317,6 +334,8 @@ fn number(value: i128) -> Value {
 struct Draw {
     rng: Rng,
     quirk: Option<Quirk>,
+    /// Nothing that could be left out is done.
+    plain: bool,
     steps: Vec<Step>,
 }
 
@@ -327,6 +346,21 @@ fn call(op: Op, values: Values<'_>) -> Call {
 }
 
 impl Draw {
+    fn scenario(self, name: String) -> Scenario {
+        Scenario {
+            name,
+            about: String::from("a device workload of the explorer"),
+            memory: 64 << 20,
+            profile: Profile::Target,
+            steps: self.steps,
+        }
+    }
+
+    /// Whether something happens that happens once in so many times.
+    fn once_in(&mut self, times: u32) -> bool {
+        self.rng.chance(1, times) && !self.plain
+    }
+
     /// A call with the quirk, where kernels are chosen.
     fn with_quirk(&self, call: Call) -> Call {
         match self.quirk {
@@ -429,12 +463,12 @@ impl Draw {
         for function in &FUNCTIONS[..names.len()] {
             self.does("host", Op::VfioBindDriver, &[("function", text(function))]);
         }
-        let stranger = self.rng.chance(1, 2);
+        let stranger = self.once_in(2);
         if stranger {
             self.stranger(names.len());
         }
         let mut order: Vec<usize> = (0..names.len()).collect();
-        if self.rng.chance(1, 2) {
+        if self.once_in(2) {
             order.reverse();
         }
         for at in order {
@@ -445,10 +479,10 @@ impl Draw {
     /// Wrong orders first, then the right one.
     fn hand_over(&mut self, process: &str) {
         self.session(process, Op::CreateSession, process, "session");
-        if self.rng.chance(1, 3) {
+        if self.once_in(3) {
             self.preserve(process, "session", "dev", 3, Some(Errno::ENOENT));
         }
-        if self.rng.chance(1, 4) {
+        if self.once_in(4) {
             self.session(process, Op::CreateSession, &format!("{process}-other"), "other");
             self.preserve(process, "other", "ram", 1, None);
             self.preserve(process, "session", "iommu", 2, Some(Errno::ENOENT));
@@ -456,11 +490,11 @@ impl Draw {
         }
         for (fd, token) in [("ram", 1), ("iommu", 2), ("dev", 3)] {
             self.preserve(process, "session", fd, token, None);
-            if self.rng.chance(1, 2) {
+            if self.once_in(2) {
                 self.time();
             }
         }
-        if self.rng.chance(1, 2) {
+        if self.once_in(2) {
             let map = [
                 ("iommufd", text("iommu")),
                 ("ioas", text("space")),
@@ -470,10 +504,10 @@ impl Draw {
             ];
             self.refused(process, Errno::EBUSY, Op::IoasMap, &map);
         }
-        if self.rng.chance(1, 4) {
+        if self.once_in(4) {
             self.refused(process, Errno::EBUSY, Op::VfioDetach, &[("device", text("dev"))]);
         }
-        if self.rng.chance(1, 4) {
+        if self.once_in(4) {
             self.does(process, Op::Close, &[("fd", text("session"))]);
             self.time();
             self.session(process, Op::CreateSession, process, "session");
@@ -486,14 +520,14 @@ impl Draw {
     /// Reboots that are refused before the one that is not. None of them may freeze a device, for there is no way back.
     fn aborts(&mut self, names: &[String]) {
         let first = &names[0];
-        if self.rng.chance(1, 3) {
+        if self.once_in(3) {
             let irqs = |on| [("device", text("dev")), ("on", number(on))];
             self.does(first, Op::VfioIrqs, &irqs(1));
             self.refused(first, Errno::EINVAL, Op::RebootKexec, &[]);
             self.time();
             self.does(first, Op::VfioIrqs, &irqs(0));
         }
-        if self.rng.chance(1, 3) {
+        if self.once_in(3) {
             let point = i128::from(self.rng.below(3));
             self.machine(Op::StopReboot, &[("point", number(point))], false);
             self.refused(first, Errno::EBUSY, Op::RebootKexec, &[]);
@@ -504,7 +538,7 @@ impl Draw {
     /// Memory is unmapped and given back while the device works on: it must be refused from then on.
     fn ends(&mut self, names: &[String]) {
         for name in names {
-            if self.rng.chance(1, 2) {
+            if self.once_in(2) {
                 let unmap = [
                     ("iommufd", text("iommu")),
                     ("ioas", text("space")),
@@ -527,7 +561,7 @@ impl Draw {
     fn take_back(&mut self, process: &str, function: &str) {
         self.session(process, Op::RetrieveSession, process, "session");
         let early = |draw: &mut Self| {
-            if draw.rng.chance(1, 3) {
+            if draw.once_in(3) {
                 draw.refused(process, Errno::EBUSY, Op::Finish, &[("session", text("session"))]);
             }
         };
@@ -546,7 +580,7 @@ impl Draw {
         early(self);
         let restore = [("iommufd", text("iommu")), ("token", number(0x77)), ("as", text("old"))];
         self.does(process, Op::HwptRestore, &restore);
-        if self.rng.chance(1, 2) {
+        if self.once_in(2) {
             self.refused(process, Errno::EBUSY, Op::Finish, &[("session", text("session"))]);
         }
         self.time();

@@ -69,15 +69,15 @@ impl Guest {
         let (pid, fd, beside, came) = (home.pid, home.fd, &mut self.beside, self.came);
         machine.guest_memory(pid, (fd, self.base), |mem: &mut GuestRam<'_>| {
             let mut checker = Checker::new(Mode::Continues);
-            let there = beside.drain(mem).is_ok();
-            let seq = seq.unwrap_or_else(|| beside.seen());
-            if there && came {
-                checker.payloads(at, beside, |iova, buf| mem.read(iova, buf), seq);
-            } else if there {
-                checker.not_early(at, beside, seq);
-            }
-            if there && checker.violations().is_empty() {
-                checker.completions(at, beside, |iova, buf| mem.read(iova, buf));
+            if beside.drain(mem).is_ok() {
+                let seq = seq.unwrap_or_else(|| beside.seen());
+                let read = |iova, buf: &mut [u8]| mem.read(iova, buf);
+                if came {
+                    checker.payloads(at, beside, read, seq);
+                    checker.order(at, beside);
+                } else if checker.not_early(at, beside, seq) {
+                    checker.completions(at, beside, read);
+                }
             }
             beside.forget_completions();
             checker.take_violations()
