@@ -4,8 +4,9 @@
 use std::collections::BTreeSet;
 
 use luosim_hardware::driver::GuestMemory;
+use luosim_hardware::iommu::reg as unit_reg;
 use luosim_hardware::pci::config::{command, reg as pci_reg};
-use luosim_hardware::simdma::layout::reg;
+use luosim_hardware::simdma::layout::{Descriptor, Op, reg};
 use luosim_physmem::{PAGE_SIZE, Pfn, PhysAddr};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
@@ -193,6 +194,47 @@ proptest! {
         let ((first, memory), (second, again)) = (run(), run());
         prop_assert_eq!(first, second);
         prop_assert!(memory == again);
+    }
+
+    /// An address that is not mapped is refused, and the refusal is recorded where drivers and kernels look for it: in the
+    /// device, in its IOMMU, in the function's Status and in the completion. Nothing outside is written.
+    #[test]
+    fn a_request_outside_is_a_recorded_fault(
+        iova in prop_oneof![value(), any::<u64>()],
+        units in 1u32..300,
+        reads in any::<bool>(),
+        cache in prop::option::of(0u8..6),
+    ) {
+        let (iova, len) = (iova & !15, 16 * units);
+        let end = BASE + 4096 * u64::try_from(crate::world::PAGES).unwrap();
+        let inside = |at: u64| (BASE..end).contains(&at);
+        prop_assume!(iova.checked_add(u64::from(len)).is_some());
+        let first_outside = (iova..iova + u64::from(len)).step_by(16).find(|at| !inside(*at));
+        prop_assume!(first_outside.is_some());
+        // The rings are overwritten by what begins in them: that is another property.
+        prop_assume!(!(BASE..BASE + 0x2000).contains(&(iova + u64::from(len) - 1)) && !(BASE..BASE + 0x2000).contains(&iova));
+        let mut world = World::new(cache);
+        let mut driver = world.driver(false);
+        let before = rest(&world, false);
+        let buffer = driver.buffers();
+        let descriptor = if reads {
+            Descriptor::new(Op::Copy, iova, buffer, len, 1)
+        } else {
+            Descriptor::new(Op::Fill, 0, iova, len, 1)
+        };
+        let (hw, mut guest) = world.guest();
+        driver.post(&mut guest, descriptor).unwrap();
+        driver.ring(hw);
+        world.tick(200);
+        let (hw, guest) = world.guest();
+        let completions = driver.drain(&guest).unwrap();
+        prop_assert_eq!(completions.iter().map(|one| one.status.get()).collect::<Vec<_>>(), vec![2]);
+        prop_assert_eq!(hw.mmio_read(GUEST, reg::FAULT_CNT, 4), 1);
+        let at = hw.mmio_read(GUEST, reg::FAULT_IOVA, 8);
+        prop_assert_eq!(at >> 12, first_outside.unwrap() >> 12, "{:#x}", at);
+        prop_assert_eq!(hw.units()[0].fault_count(), 1);
+        prop_assert_eq!(hw.unit(0).read(unit_reg::FAULT_ADDR, 8) >> 12, at >> 12);
+        prop_assert!(rest(&world, false) == before, "a frame outside was written");
     }
 }
 

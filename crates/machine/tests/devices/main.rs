@@ -1,6 +1,7 @@
 //! Device files over a kexec: orders and refusals, freezing, what a new kernel takes over, and DMA that goes on.
 
 mod dma;
+mod hostile;
 mod kvm;
 mod mutations;
 mod refused;
