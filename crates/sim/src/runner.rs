@@ -147,7 +147,8 @@ impl Traced {
         self.answers.push(answer);
         let invariant = runner.broken.first().copied();
         // An answer may be wrong in the same step: what is told is what weighs more.
-        let told = messages.iter().position(|message| invariant.is_some() && message.starts_with("invariant "));
+        let told =
+            messages.iter().position(|message| invariant.is_some() && message.starts_with("invariant "));
         let message = (!messages.is_empty()).then(|| messages.swap_remove(told.unwrap_or(0)))?;
         Some(Failed { step, message, invariant, panicked })
     }

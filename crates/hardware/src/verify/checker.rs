@@ -194,7 +194,8 @@ impl Checker {
     pub fn not_early(&mut self, at: TimePoint, driver: &Driver, seq: u64) -> bool {
         let (seen, bdf) = (driver.seen(), driver.bdf);
         if seen > seq {
-            let what = format!("{bdf}: memory has {seen} completions, and the device completed {seq} operations");
+            let what =
+                format!("{bdf}: memory has {seen} completions, and the device completed {seq} operations");
             self.say(Invariant::D10, at, what);
         }
         seen <= seq
