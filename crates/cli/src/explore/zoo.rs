@@ -8,7 +8,7 @@ use luosim_abi::quirk::Quirk;
 use luosim_sim::explore::campaign::Campaign;
 use luosim_sim::explore::devices;
 use luosim_sim::explore::finding::Finding;
-use luosim_sim::explore::options::Common;
+use luosim_sim::explore::options::{Common, DeviceSeeds};
 
 use super::ExploreArguments;
 use crate::Ending;
@@ -63,7 +63,12 @@ fn look_for_device(quirk: Quirk) -> Result<Row, String> {
 pub(crate) fn run(arguments: &ExploreArguments) -> Result<Ending, String> {
     let common = arguments.common();
     let mut rows = Vec::new();
-    for quirk in Quirk::ALL.iter().filter(|quirk| !INVISIBLE.contains(quirk)) {
+    let asked = |quirk: &&Quirk| match common.devices {
+        DeviceSeeds::All => quirk.of_devices(),
+        DeviceSeeds::None => !quirk.of_devices(),
+        DeviceSeeds::Some => true,
+    };
+    for quirk in Quirk::ALL.iter().filter(|quirk| !INVISIBLE.contains(quirk)).filter(asked) {
         let row = if quirk.of_devices() { look_for_device(*quirk)? } else { look_for(*quirk, &common)? };
         rows.push(row);
     }
