@@ -1,6 +1,10 @@
 //! Complete small cycles in the explorer, every promise looked at: boot, preserve, kexec, retrieve, compare, finish. The same
 //! with a device whose DMA goes on all the time, and every invariant of DMA looked at.
 
+#![expect(clippy::disallowed_types, reason = "benchmarks measure time")]
+
+use std::time::Instant;
+
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use luosim_abi::quirk::Quirk;
 use luosim_abi::release::ReleaseId;
@@ -71,7 +75,7 @@ fn device_cycles(c: &mut Criterion) {
     group.bench_function("seeds", |b| {
         b.iter_custom(|kexecs| {
             // Of whole seeds as many as have so many kexecs: each is a cycle.
-            let start = std::time::Instant::now();
+            let start = Instant::now();
             let mut done = 0;
             while done < kexecs {
                 let ran = devices::seed(seed, None, "").expect("the host has room");

@@ -225,7 +225,7 @@ fn the_chapter_on_devices_is_true() {
 
 #[test]
 fn the_chapter_on_exploring_is_true() {
-    assert_eq!(check_page("docs/explore.md"), 7);
+    assert_eq!(check_page("docs/explore.md"), 8);
 }
 
 #[test]
