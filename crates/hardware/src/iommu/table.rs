@@ -124,9 +124,6 @@ pub struct PageTable {
     pub levels: Levels,
 }
 
-/// Pages that are written to one leaf table at a time.
-type Leaf = [u64; 512];
-
 impl PageTable {
     /// An empty page table of one page.
     ///
@@ -172,18 +169,14 @@ impl PageTable {
         }
         for (base, first, count) in spans(iova, end) {
             let leaf = self.leaf(mem, base, true)?.expect("made on the way");
-            let entries = read_leaf(mem, leaf, base)?;
-            if let Some(taken) = (first..first + count).find(|at| entries[*at] != 0) {
+            if let Some(taken) = find_entry(mem, leaf, base, (first, count), |entry| entry != 0)? {
                 return Err(MapError::Mapped { iova: base + PAGE_SIZE * small(taken) });
             }
         }
         for (base, first, count) in spans(iova, end) {
             let leaf = self.leaf(mem, base, false)?.ok_or(circular(base))?;
             let frame = addr.raw() + (base + PAGE_SIZE * small(first) - iova);
-            let entry = |n: usize| (frame + PAGE_SIZE * small(n)) | permissions.bits();
-            let mut entries: Leaf = [0; 512];
-            (0..count).for_each(|n| entries[n] = entry(n).to_le());
-            write_entries(mem, leaf, first, &entries[..count]);
+            write_entries(mem, leaf, first, count, |n| (frame + PAGE_SIZE * small(n)) | permissions.bits());
         }
         Ok(())
     }
@@ -197,14 +190,13 @@ impl PageTable {
         for (base, first, count) in spans(iova, end) {
             let hole = |at: usize| MapError::Unmapped { iova: base + PAGE_SIZE * small(at) };
             let leaf = self.leaf(mem, base, false)?.ok_or_else(|| hole(first))?;
-            let entries = read_leaf(mem, leaf, base)?;
-            if let Some(at) = (first..first + count).find(|at| entries[*at] == 0) {
+            if let Some(at) = find_entry(mem, leaf, base, (first, count), |entry| entry == 0)? {
                 return Err(hole(at));
             }
         }
         for (base, first, count) in spans(iova, end) {
             let leaf = self.leaf(mem, base, false)?.ok_or(circular(base))?;
-            write_entries(mem, leaf, first, &[0; 512][..count]);
+            write_entries(mem, leaf, first, count, |_| 0);
         }
         Ok(())
     }
@@ -285,16 +277,50 @@ fn spans(iova: u64, end: u64) -> impl Iterator<Item = (u64, usize, usize)> {
     })
 }
 
-fn read_leaf(mem: &impl ReadPhys, leaf: PhysAddr, iova: u64) -> Result<Leaf, MapError> {
-    let mut entries: Leaf = [0; 512];
-    let reason = super::FaultReason::TableAddress;
-    mem.read_bytes(leaf, entries.as_mut_bytes()).map_err(|_| MapError::Broken { iova, reason })?;
-    Ok(entries)
+/// Entries that are read or written at once: memory files are mapped by the folio, which is often one page.
+const PIECE: usize = 32;
+
+/// The pieces of `count` entries from `first` on: first entry, entries.
+fn pieces(first: usize, count: usize) -> impl Iterator<Item = (usize, usize)> {
+    (first..first + count).step_by(PIECE).map(move |at| (at, PIECE.min(first + count - at)))
 }
 
-fn write_entries(mem: &mut impl TableMemory, leaf: PhysAddr, first: usize, entries: &[u64]) {
-    let at = leaf.checked_add(8 * small(first)).expect("the table was read");
-    mem.write_bytes(at, entries.as_bytes()).expect("the table was read");
+/// The first of `count` entries from `first` on for which `wanted` holds.
+fn find_entry(
+    mem: &impl ReadPhys,
+    leaf: PhysAddr,
+    iova: u64,
+    (first, count): (usize, usize),
+    wanted: impl Fn(u64) -> bool,
+) -> Result<Option<usize>, MapError> {
+    let broken = MapError::Broken { iova, reason: super::FaultReason::TableAddress };
+    let mut entries = [0u64; PIECE];
+    for (from, len) in pieces(first, count) {
+        let entries = &mut entries[..len];
+        let at = leaf.checked_add(8 * small(from)).ok_or(broken)?;
+        mem.read_bytes(at, entries.as_mut_bytes()).map_err(|_| broken)?;
+        if let Some(found) = entries.iter().position(|entry| wanted(*entry)) {
+            return Ok(Some(from + found));
+        }
+    }
+    Ok(None)
+}
+
+/// Writes `count` entries from `first` on; `entry` makes them, counted from 0.
+fn write_entries(
+    mem: &mut impl TableMemory,
+    leaf: PhysAddr,
+    first: usize,
+    count: usize,
+    entry: impl Fn(usize) -> u64,
+) {
+    let mut entries = [0u64; PIECE];
+    for (from, len) in pieces(first, count) {
+        let entries = &mut entries[..len];
+        (from - first..).zip(entries.iter_mut()).for_each(|(n, slot)| *slot = entry(n).to_le());
+        let at = leaf.checked_add(8 * small(from)).expect("the table was read");
+        mem.write_bytes(at, entries.as_bytes()).expect("the table was read");
+    }
 }
 
 /// A root table: the address of its page.
