@@ -62,6 +62,10 @@ struct Model {
     /// Files of the previous kernel: state, and whether given back.
     incoming: BTreeMap<u64, (State, bool)>,
     sessions: BTreeMap<usize, Session>,
+    /// Sessions in the order in which they are asked: of their creation.
+    order: Vec<usize>,
+    /// Sessions of the previous kernel that were not read yet, in its order.
+    unread: Vec<usize>,
     refuse: Vec<(&'static str, u64)>,
 }
 
@@ -77,6 +81,8 @@ impl Model {
             tree: Vec::new(),
             incoming: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            order: Vec::new(),
+            unread: Vec::new(),
             refuse: Vec::new(),
         }
     }
@@ -120,6 +126,7 @@ impl Model {
             Call::SessionEvent(event, name) => self.session_event(event, name),
             Call::Close(name) => {
                 self.sessions.remove(&name);
+                self.order.retain(|other| *other != name);
                 None
             }
             Call::SessionPreserve(name, token) => self.session_preserve(name, token),
@@ -228,8 +235,7 @@ impl Model {
     }
 
     fn prepare_sessions(&mut self) -> Answer {
-        let names: Vec<usize> = self.sessions.keys().copied().collect();
-        for name in names {
+        for name in self.order.clone() {
             if self.sessions[&name].state == Some(Normal)
                 && let Some(error) = self.session_event(Prepare, name)
             {
@@ -284,8 +290,7 @@ impl Model {
     }
 
     fn freeze_sessions(&mut self) -> Answer {
-        let names: Vec<usize> = self.sessions.keys().copied().collect();
-        for name in names {
+        for name in self.order.clone() {
             if self.sessions[&name].state == Some(Prepared)
                 && let Some(error) = self.session_event(Freeze, name)
             {
@@ -298,11 +303,17 @@ impl Model {
 
     fn finish(&mut self) {
         self.incoming.clear();
+        self.read();
         self.sessions.retain(|_, session| session.open);
+        self.order.retain(|name| self.sessions.contains_key(name));
         for session in self.sessions.values_mut().filter(|session| session.state == Some(Updated)) {
             finish(session);
         }
         self.state = Normal;
+    }
+
+    fn read(&mut self) {
+        self.order.append(&mut self.unread);
     }
 
     /// The next kernel has what was handed over, if the jump is made from PREPARED or FROZEN with nothing refused.
@@ -311,10 +322,12 @@ impl Model {
         next.state = Updated;
         // A file that was cancelled by itself is still named by the tree, with nothing behind it.
         next.incoming = self.tree.iter().map(|token| (*token, (Updated, false))).collect();
-        for (name, session) in &self.sessions {
+        for name in &self.order {
+            let session = &self.sessions[name];
             if !session.carried {
                 continue;
             }
+            next.unread.push(*name);
             let kept = matches!(session.state, Some(Prepared | Frozen));
             let files = session.files.keys().filter(|_| kept).map(|token| (*token, false)).collect();
             next.sessions.insert(*name, Session { files, state: Some(Updated), open: false, carried: false });
@@ -371,6 +384,7 @@ impl Model {
         if self.sessions.contains_key(&name) {
             return Some(Errno::EEXIST);
         }
+        self.order.push(name);
         self.sessions.insert(name, Session { state: Some(Normal), open: true, ..Session::default() });
         None
     }
@@ -379,6 +393,7 @@ impl Model {
         if self.state != Updated {
             return Some(Errno::EAGAIN);
         }
+        self.read();
         match self.sessions.get_mut(&name) {
             None => Some(Errno::ENOENT),
             Some(session) if session.open => Some(Errno::EADDRINUSE),
