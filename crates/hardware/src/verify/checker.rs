@@ -355,7 +355,12 @@ fn dma(mode: Mode, then: &DeviceView, now: &DeviceView) -> Option<String> {
         Mode::Continues if did.drops > 0 => {
             Some(format!("{} steps of {rid} were stopped because bus mastering was off", did.drops))
         }
-        Mode::Continues if then.active && now.now > then.now && did.ops == 0 && did.bytes_written == 0 => {
+        // At the end of a loop's body a step goes back to its start and does nothing else.
+        Mode::Continues
+            if then.active
+                && now.now > then.now + 1
+                && (did.ops, did.bytes_written, did.bytes_read) == (0, 0, 0) =>
+        {
             Some(format!("{rid} has work, and did nothing in {} ticks", now.now - then.now))
         }
         Mode::ResetInFreeze if did.ops > 0 || did.bytes_written > 0 => Some(format!(
