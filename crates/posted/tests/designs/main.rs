@@ -6,4 +6,5 @@ mod boundaries;
 mod cells;
 mod hostile;
 mod model;
+mod quirks;
 mod world;
