@@ -176,6 +176,12 @@ impl Quirk {
         self.describe().starts_with("planted, devices")
     }
 
+    /// Whether it is of a design that was posted before the merge, not of a release.
+    #[must_use]
+    pub fn of_posted_designs(self) -> bool {
+        self.describe().starts_with("posted-")
+    }
+
     /// Whether no release has it.
     #[must_use]
     pub fn planted(self) -> bool {
