@@ -2,7 +2,8 @@
 
 #![forbid(unsafe_code)]
 
-/// As the command has it.
+/// So that pages which the allocator gives back to the host and takes again are not what is measured. The command has the
+/// C library's allocator.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

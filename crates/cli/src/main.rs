@@ -133,9 +133,6 @@ fn command_line() -> CommandLine {
     })
 }
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("LUOSIM_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
