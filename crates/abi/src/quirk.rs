@@ -160,6 +160,16 @@ crate::named! {
             "planted, devices: a device writes a completion before the last bytes of the payload";
         DeviceRunsTwice = "device-runs-twice",
             "planted, devices: a device executes every descriptor twice";
+        DeviceSkips = "device-skips",
+            "planted, devices: a device passes over every eighth descriptor";
+        DeviceLosesInterrupts = "device-loses-interrupts",
+            "planted, devices: a device forgets an interrupt that it cannot deliver";
+        OtherDeviceRunsOn = "other-device-runs-on",
+            "planted, devices: at shutdown devices that are not preserved keep bus mastering and their page tables";
+        DeviceResetAtBoot = "device-reset-at-boot",
+            "planted, devices: the new kernel resets the preserved devices that it finds";
+        AbortSilencesDevice = "abort-silences-device",
+            "planted, devices: a refused reboot takes bus mastering from the devices that it had frozen";
     }
 }
 

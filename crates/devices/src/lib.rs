@@ -219,6 +219,9 @@ pub fn shutdown(parts: &mut Parts<'_>, pci: Option<u64>, iommu: Option<u64>) {
     if parts.devices.pci.incoming().next().is_some() {
         parts.devices.assume(Assumption::NotCarriedTwice);
     }
+    if parts.devices.has(Quirk::OtherDeviceRunsOn) {
+        return;
+    }
     let exempt = parts.devices.profile.keeps_bus_mastering();
     pci::shutdown(parts, pci, exempt);
     iommu::shutdown(parts, iommu);

@@ -205,6 +205,13 @@ pub(crate) fn scan(parts: &mut Parts<'_>) {
     let found = enumerate(hardware, policy).len();
     let how = if keep { "bus numbers kept" } else { "bus numbers assigned" };
     parts.memory.log.info(format!("pci: {found} functions, {how}"));
+    if parts.devices.has(Quirk::DeviceResetAtBoot) {
+        let came: Vec<Bdf> = parts.devices.pci.incoming.iter().copied().collect();
+        let hardware = parts.hardware.as_deref_mut().expect("it was scanned just now");
+        for bdf in came {
+            hardware.try_reset_function(bdf);
+        }
+    }
 }
 
 /// Shutdown: nothing changes any more; functions that are not preserved lose bus mastering, preserved ones and the bridges above them

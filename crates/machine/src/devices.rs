@@ -159,10 +159,12 @@ impl Machine {
 /// Gives every device the defect of a planted quirk that the kernel was told to have: a device that is wrong is looked for
 /// as a kernel is.
 pub(crate) fn plant(hardware: &mut Hardware, options: &crate::BootOptions) {
-    const PLANTED: [(Quirk, Defect); 3] = [
+    const PLANTED: [(Quirk, Defect); 5] = [
         (Quirk::DeviceAstray, Defect::Astray),
         (Quirk::DeviceCompletesFirst, Defect::CompletionFirst),
         (Quirk::DeviceRunsTwice, Defect::RunsTwice),
+        (Quirk::DeviceSkips, Defect::Skips),
+        (Quirk::DeviceLosesInterrupts, Defect::LosesInterrupts),
     ];
     let Some((_, defect)) = PLANTED.iter().find(|(quirk, _)| options.quirks_on.contains(quirk)) else {
         return;

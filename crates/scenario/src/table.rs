@@ -290,7 +290,7 @@ operations! {
     VfioRead "vfio-read" process "reads a register of a device" [DEVICE, pos("offset", Kind::Number(0, 4095), "the register"), opt("width", Kind::Number(4, 8), "4 bytes, the default, or 8"), opt("result", U64, "what it must hold")];
     VfioWrite "vfio-write" process "writes a register of a device" [DEVICE, pos("offset", Kind::Number(0, 4095), "the register"), pos("value", U64, "the value"), opt("width", Kind::Number(4, 8), "4 bytes, the default, or 8")];
     DmaStart "dma-start" process "the driver of the guest starts a device: rings in the first two pages of guest memory, then stamps written to the pages behind them, again and again"
-        [DEVICE, pos("ram", Kind::Fd, "memory file that is the guest's memory"), IOVA, opt("pages", Kind::Number(1, 100), "pages that are written; default 8"), opt("once", Kind::Bool, "written once, not again and again")];
+        [DEVICE, pos("ram", Kind::Fd, "memory file that is the guest's memory"), IOVA, opt("pages", Kind::Number(1, 100), "pages that are written; default 8"), opt("once", Kind::Bool, "written once, not again and again"), opt("interrupts", Kind::Bool, "the device raises an interrupt at each completion")];
     DmaCheck "dma-check" process "the driver of the guest looks through its memory: every stamp whose completion it sees must be there, in order"
         [pos("ram", Kind::Fd, "the guest's memory"), BDF, opt("completions", U64, "new completions there must be at least; default 1")];
 

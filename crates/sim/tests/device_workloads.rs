@@ -39,6 +39,11 @@ fn zoo() -> Vec<(Quirk, &'static [Invariant])> {
         (Quirk::DeviceAstray, &[I::D7]),
         (Quirk::DeviceCompletesFirst, &[I::D10]),
         (Quirk::DeviceRunsTwice, &[I::D13]),
+        (Quirk::DeviceSkips, &[I::D13]),
+        (Quirk::DeviceLosesInterrupts, &[I::D11]),
+        (Quirk::OtherDeviceRunsOn, &[I::D8]),
+        (Quirk::DeviceResetAtBoot, &[I::D9]),
+        (Quirk::AbortSilencesDevice, &[I::D15]),
     ]
 }
 

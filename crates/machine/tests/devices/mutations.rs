@@ -71,6 +71,7 @@ fn every_mistake_breaks_an_invariant() {
         (Quirk::IoasMutable, Invariant::D2),
         (Quirk::ReplaceInTwoSteps, Invariant::D4),
         (Quirk::FinishWhileAttached, Invariant::D14),
+        (Quirk::DeviceResetAtBoot, Invariant::D9),
     ];
     for (quirk, invariant) in broken {
         let (found, panicked) = update(&[quirk]);
@@ -98,7 +99,11 @@ fn every_planted_mistake_of_devices_is_tried_here_or_by_the_explorer() {
         Quirk::DeviceAstray,
         Quirk::DeviceCompletesFirst,
         Quirk::DeviceRunsTwice,
+        Quirk::DeviceSkips,
+        Quirk::DeviceLosesInterrupts,
+        Quirk::OtherDeviceRunsOn,
+        Quirk::AbortSilencesDevice,
     ];
     let planted = Quirk::ALL.iter().filter(|quirk| quirk.of_devices() && !elsewhere.contains(quirk)).count();
-    assert_eq!(planted, 8);
+    assert_eq!(planted, 9);
 }

@@ -165,10 +165,11 @@ impl Runner<'_> {
         let device = self.fd(process, call, "device");
         let base = u64_of(call, "iova", 0);
         let (pages, again) = (u64_of(call, "pages", 8), !flag(call, "once", false));
+        let interrupts = flag(call, "interrupts", false);
         let function = self.on().vfio_function(pid, device)?;
         let mut driver = Driver::new(function, base);
         let work = |hw: &mut Hardware, mem: &mut GuestRam<'_>| -> Result<(), DriverError> {
-            driver.start(hw, mem, false)?;
+            driver.start(hw, mem, interrupts)?;
             for n in 0..pages {
                 driver.post_fill(mem, driver.buffers() + 4096 * n, 4096, 0x1000 + n)?;
             }
