@@ -265,11 +265,15 @@ fn page_table(parts: &mut Parts<'_>, context: u32, object: u32) -> KResult<u32> 
 
 fn check_fixed(devices: &Devices, bdf: Bdf) -> KResult<()> {
     let device = devices.vfio.device(bdf).expect("open files are of bound devices");
-    if device.outgoing.is_some_and(|outgoing| outgoing.iommu.is_some()) {
-        devices.assume(Assumption::AttachmentFixed);
-        return Err(Errno::EBUSY.because(format!("{bdf} is preserved with its page table")));
-    }
-    Ok(())
+    let Some(outgoing) = device.outgoing else { return Ok(()) };
+    let why = match outgoing.iommu {
+        Some(_) => format!("{bdf} is preserved with its page table"),
+        // What it would be attached to now is not carried, and the DMA that goes on would meet nothing at shutdown.
+        None if devices.profile.restores_iommufd() => format!("{bdf} is preserved without a page table"),
+        None => return Ok(()),
+    };
+    devices.assume(Assumption::AttachmentFixed);
+    Err(Errno::EBUSY.because(why))
 }
 
 /// The device is not attached to what it was attached to any more.
@@ -557,6 +561,18 @@ impl<H: DeviceHost> FileHandler<H> for VfioHandler {
         }
         parts.devices.vfio.device_mut(bdf).frozen = true;
         Ok(data)
+    }
+
+    fn unfreeze(&self, cx: &mut Context<'_, H>, file: FileId, _: u64) {
+        // Otherwise nothing: a device stays frozen until it is closed, and its DMA goes on.
+        if cx.host.devices().has(Quirk::AbortSilencesDevice) {
+            let bdf = function_of(cx.host, file);
+            let parts = cx.host.parts();
+            if let Some(hardware) = parts.hardware {
+                hardware.change_command(bdf, 0, command::MASTER);
+                hardware.tick(&mut parts.memory.ram.mem, 8);
+            }
+        }
     }
 
     fn retrieve(&self, cx: &mut Context<'_, H>, data: u64) -> KResult<FileId> {
