@@ -10,13 +10,14 @@
 //! D6, D10, D13) need the driver of the guest, whom the runner of scenarios has.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use luosim_abi::devices::pci::COMPATIBLE as PCI;
 use luosim_abi::profile::Assumption;
-use luosim_hardware::digest::Digest;
+use luosim_hardware::digest;
 use luosim_hardware::iommu::Contents;
 use luosim_hardware::verify::{
-    Checker, DeviceView, FrameOwner, Invariant, Mode, TimePoint, Tokens, Violation,
+    Checker, DeviceView, FrameOwner, Invariant, Mode, Observer, TimePoint, Tokens, Violation,
 };
 use luosim_hardware::{Bdf, Hardware};
 use luosim_luo::Host as _;
@@ -39,6 +40,7 @@ pub(crate) struct Watch {
     /// Places of devices that went on to page tables of this kernel.
     ended: BTreeSet<usize>,
     found: Vec<Violation>,
+    observer: Observer,
     /// What was looked at since power on, and what of it was broken.
     looked: BTreeSet<Invariant>,
     broken: BTreeSet<Invariant>,
@@ -113,7 +115,7 @@ fn digests(mem: &PhysMem, contents: &Contents, into: &mut BTreeMap<Pfn, u64>) {
     for frame in contents.frames() {
         let mut bytes = [0; 4096];
         if mem.read(frame.addr(), &mut bytes).is_ok() {
-            into.insert(frame, Digest::default().bytes(&bytes).get());
+            into.insert(frame, digest::page(&bytes));
         }
     }
 }
@@ -135,7 +137,7 @@ impl Watch {
         use Invariant::{D1, D2, D3, D4, D7, D8, D9, D11, D16};
         let mut found = Vec::new();
         for (index, _) in endpoints(hardware) {
-            let (view, contents) = DeviceView::observe(hardware, mem, index, Tokens::default());
+            let (view, contents) = self.observer.observe(hardware, mem, index, Tokens::default());
             if let Some(Watched { checker, top, .. }) = self.devices.get_mut(&index) {
                 checker.device(at, index, &view);
                 let before = [D2, D3, D9, D11, D16].into_iter();
@@ -199,7 +201,7 @@ impl Watch {
         let changed = std::mem::take(&mut self.contents).into_iter().find(|(frame, before)| {
             let mut bytes = [0; 4096];
             let read = mem.read(frame.addr(), &mut bytes).is_ok();
-            !by_devices.contains_key(frame) && read && Digest::default().bytes(&bytes).get() != *before
+            !by_devices.contains_key(frame) && read && digest::page(&bytes) != *before
         });
         if let Some((frame, _)) = changed {
             self.say(
@@ -218,7 +220,7 @@ impl Watch {
         }
         self.look(TimePoint::T3, hardware, &world.memory, None);
         for index in self.devices.keys() {
-            let (_, contents) = DeviceView::observe(hardware, &world.memory, *index, Tokens::default());
+            let (_, contents) = self.observer.observe(hardware, &world.memory, *index, Tokens::default());
             digests(&world.memory, &contents, &mut self.contents);
         }
         hardware.watch_writes(true);
@@ -265,7 +267,7 @@ impl Machine {
         {
             for index in fresh {
                 let mem = &kernel.core.ram.mem;
-                let (view, contents) = DeviceView::observe(hardware, mem, index, Tokens::default());
+                let (view, contents) = watch.observer.observe(hardware, mem, index, Tokens::default());
                 let mut checker = Checker::new(mode);
                 checker.device(TimePoint::T1, index, &view);
                 watch.devices.insert(index, Watched::new(checker, &view, &contents));
@@ -295,7 +297,7 @@ impl Machine {
         {
             for (index, Watched { checker, .. }) in &mut watch.devices {
                 let (view, _) =
-                    DeviceView::observe(hardware, &kernel.core.ram.mem, *index, Tokens::default());
+                    watch.observer.observe(hardware, &kernel.core.ram.mem, *index, Tokens::default());
                 checker.aborted(TimePoint::T2, *index, &view);
                 watch.looked.insert(Invariant::D15);
                 found.extend(checker.take_violations());
@@ -335,7 +337,7 @@ impl Machine {
         let mut lost = None;
         if let (Some(hardware), memory) = self.hardware_and_memory() {
             for index in watch.devices.keys() {
-                let (view, contents) = DeviceView::observe(hardware, memory, *index, Tokens::default());
+                let (view, contents) = watch.observer.observe(hardware, memory, *index, Tokens::default());
                 let named = |table: &&Pfn| reason.contains(&format!("frame {table} cannot be taken over"));
                 lost = lost.or(contents.tables.iter().find(named).map(|table| (view.rid, *table)));
             }
@@ -358,7 +360,7 @@ impl Machine {
             let regions: Vec<(Pfn, u64)> = areas.map(|area| (area.addr.pfn(), area.size / 4096)).collect();
             for (index, Watched { checker, .. }) in &mut watch.devices {
                 let mem = &kernel.core.ram.mem;
-                let (_, contents) = DeviceView::observe(hardware, mem, *index, Tokens::default());
+                let (_, contents) = watch.observer.observe(hardware, mem, *index, Tokens::default());
                 checker.disjoint(TimePoint::T5, &regions, contents.frames());
                 watch.looked.insert(Invariant::D12);
                 found.extend(checker.take_violations());
@@ -383,12 +385,21 @@ impl Machine {
         Invariant::ALL.iter().map(|invariant| (*invariant, standing(invariant))).collect()
     }
 
+    /// A look at one device.
+    fn view(&mut self, index: usize) -> Option<(DeviceView, Rc<Contents>)> {
+        let mut observer = std::mem::take(&mut self.watch.observer);
+        let (hardware, mem) = (self.hardware(), self.memory());
+        let seen = hardware.map(|hardware| observer.observe(hardware, mem, index, Tokens::default()));
+        self.watch.observer = observer;
+        seen
+    }
+
     /// A device moved on to another page table: what it went through before does not bind it any more.
     pub(crate) fn watch_moved(&mut self, bdf: Bdf) {
         let Some(hardware) = self.hardware() else { return };
         let found = endpoints(hardware).into_iter().find(|(_, at)| *at == Some(bdf)).map(|(index, _)| index);
         let Some(index) = found.filter(|index| self.watch.devices.contains_key(index)) else { return };
-        let (view, _) = DeviceView::observe(hardware, self.memory(), index, Tokens::default());
+        let Some((view, _)) = self.view(index) else { return };
         let mut watch = std::mem::take(&mut self.watch);
         if let Some(Watched { checker, .. }) = watch.devices.get_mut(&index) {
             checker.device(TimePoint::T7, index, &view);
@@ -423,7 +434,7 @@ impl Machine {
         {
             for index in &watch.ended {
                 let (view, contents) =
-                    DeviceView::observe(hardware, &kernel.core.ram.mem, *index, Tokens::default());
+                    watch.observer.observe(hardware, &kernel.core.ram.mem, *index, Tokens::default());
                 let free = contents.frames().find(|frame| owner(kernel, *frame) == FrameOwner::Free);
                 watch.looked.insert(Invariant::D14);
                 found = found.or(free.map(|frame| (view.rid, frame)));
@@ -457,8 +468,7 @@ impl Machine {
             .map(|(index, _)| index)
             .collect();
         for index in done {
-            let Some(hardware) = self.hardware() else { return };
-            let (view, contents) = DeviceView::observe(hardware, self.memory(), index, Tokens::default());
+            let Some((view, contents)) = self.view(index) else { return };
             let top = contents.tables.first().copied();
             self.watch.looked.insert(Invariant::D14);
             let watched = self.watch.devices.remove(&index);

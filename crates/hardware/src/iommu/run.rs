@@ -1,0 +1,86 @@
+//! Translations while nobody but devices acts.
+//!
+//! In a run of ticks no kernel writes registers or memory: what a request is translated to changes only when a device writes to a page
+//! that the walk for it read. Until then it is kept, which no register and no device can tell from a walk for each request. This is not
+//! the memory of a unit ([`super::cache`]), which may be out of date; a unit that has one is asked instead. Refusals are not kept.
+
+use luosim_physmem::{PAGE_SIZE, Pfn, PhysAddr};
+
+use super::layout::Permissions;
+use super::walk::Translation;
+
+/// Pages that are kept.
+const LINES: usize = 64;
+/// Most table pages that they may come from: each write of a device is compared with them.
+const MOST_TABLES: usize = 24;
+
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    /// Which device.
+    who: usize,
+    page: u64,
+    frame: u64,
+    permissions: Permissions,
+    domain_id: u32,
+}
+
+/// The translations of one run, and the pages that were read for them.
+#[derive(Debug)]
+pub(crate) struct Run {
+    lines: [Option<Line>; LINES],
+    tables: Vec<Pfn>,
+}
+
+fn place(who: usize, page: u64) -> usize {
+    let page = usize::try_from(page % 64).expect("below 64");
+    (page + 23 * who) % LINES
+}
+
+impl Run {
+    pub(crate) fn new() -> Self {
+        Self { lines: [None; LINES], tables: Vec::new() }
+    }
+
+    /// Where an address leads, and the domain id it went by, if that is known and the access passes.
+    #[inline]
+    pub(super) fn find(&self, who: usize, iova: u64, wants: Permissions) -> Option<(PhysAddr, u32)> {
+        let page = iova / PAGE_SIZE;
+        let line = self.lines[place(who, page)].as_ref()?;
+        let hit = line.page == page && line.who == who && line.permissions.allow(wants);
+        hit.then(|| (PhysAddr::new(line.frame | (iova % PAGE_SIZE)), line.domain_id))
+    }
+
+    /// Keeps a translation, and the table pages that it was read from.
+    pub(super) fn keep(
+        &mut self,
+        (who, iova): (usize, u64),
+        to: Translation,
+        domain_id: u32,
+        tables: &[PhysAddr],
+    ) {
+        if self.tables.len() + tables.len() > MOST_TABLES {
+            self.forget();
+        }
+        for table in tables.iter().map(|table| table.pfn()) {
+            if !self.tables.contains(&table) {
+                self.tables.push(table);
+            }
+        }
+        let (page, frame) = (iova / PAGE_SIZE, to.addr.pfn().addr().raw());
+        let line = Line { who, page, frame, permissions: to.permissions, domain_id };
+        self.lines[place(who, page)] = Some(line);
+    }
+
+    fn forget(&mut self) {
+        self.lines = [None; LINES];
+        self.tables.clear();
+    }
+
+    /// A device wrote to a frame.
+    #[inline]
+    pub(crate) fn wrote(&mut self, frame: Pfn) {
+        if self.tables.contains(&frame) {
+            self.forget();
+        }
+    }
+}
