@@ -32,6 +32,8 @@ pub(super) struct Guest {
     /// Address of guest memory for the device.
     pub(super) base: u64,
     beside: Driver,
+    /// What is checked of it, and what of guest memory was found good.
+    checker: Checker,
     home: Option<Home>,
     /// Session and token under which guest memory was preserved last.
     kept: Option<(Vec<u8>, u64)>,
@@ -54,8 +56,8 @@ impl Guest {
         // A device that already did something counts on from there: its numbers are not those of this driver.
         let fresh = register(hw, driver.bdf, reg::SEQ) == 0;
         let home = fresh.then(|| Home { process: process.to_owned(), pid, fd });
-        let beside = driver.clone();
-        Self { driver, base, beside, home, kept: None, came: false, resets, looked: hw.now() }
+        let (beside, checker) = (driver.clone(), Checker::new(Mode::Continues));
+        Self { driver, base, beside, checker, home, kept: None, came: false, resets, looked: hw.now() }
     }
 
     /// What does not hold in memory now.
@@ -66,9 +68,9 @@ impl Guest {
         let seq = hw.filter(|_| same).map(|hw| register(hw, bdf, reg::SEQ));
         self.looked = hw.map_or(0, Hardware::now);
         let Some(home) = &self.home else { return Ok(Vec::new()) };
-        let (pid, fd, beside, came) = (home.pid, home.fd, &mut self.beside, self.came);
+        let (pid, fd, came) = (home.pid, home.fd, self.came);
+        let (beside, checker) = (&mut self.beside, &mut self.checker);
         machine.guest_memory(pid, (fd, self.base), |mem: &mut GuestRam<'_>| {
-            let mut checker = Checker::new(Mode::Continues);
             if beside.drain(mem).is_ok() {
                 let seq = seq.unwrap_or_else(|| beside.seen());
                 let read = |iova, buf: &mut [u8]| mem.read(iova, buf);
