@@ -112,8 +112,8 @@ impl Bus<'_> {
 
     #[inline]
     fn note(&mut self, addr: PhysAddr) {
-        self.run.wrote(addr.pfn());
-        if let Some(watch) = &mut self.watch {
+        let anew = self.run.wrote(self.who, addr.pfn());
+        if let Some(watch) = self.watch.as_mut().filter(|_| anew) {
             watch.insert(addr.pfn(), self.rid);
         }
     }

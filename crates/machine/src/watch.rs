@@ -9,6 +9,7 @@
 //! (D7). Once a device is finished it must reach no frame that is free ([`Machine::watch_ended`], D14). Payloads and completions (D5,
 //! D6, D10, D13) need the driver of the guest, whom the runner of scenarios has.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -21,7 +22,7 @@ use luosim_hardware::verify::{
 };
 use luosim_hardware::{Bdf, Hardware};
 use luosim_luo::Host as _;
-use luosim_physmem::{FrameState, FrameUse, Pfn, PhysMem};
+use luosim_physmem::{FrameState, FrameUse, Frames, Order, Pfn, PhysMem};
 
 use crate::{Kernel, Machine, Outcome, World};
 
@@ -93,18 +94,44 @@ fn endpoints(hardware: &Hardware) -> Vec<(usize, Option<Bdf>)> {
         .collect()
 }
 
-/// Who has a frame in a kernel.
-fn owner(kernel: &Kernel, frame: Pfn) -> FrameOwner {
-    let frames = &kernel.core.ram.frames;
-    let head = (0..=20)
-        .map(|order| Pfn::new(frame.raw() >> order << order))
-        .find(|head| !matches!(frames.state(*head), FrameState::Tail));
-    match head.map(|head| (frames.state(head), frames.use_of(head))) {
-        Some((FrameState::Free, _)) => FrameOwner::Free,
-        Some((FrameState::PreservedHead(_), _)) => FrameOwner::Preserved,
-        Some((FrameState::AllocatedHead(_), FrameUse::PageCache | FrameUse::IommuTable)) => FrameOwner::File,
-        Some((FrameState::AllocatedHead(_), other)) => FrameOwner::Other(other.text()),
-        _ => FrameOwner::Other("reserved"),
+/// Who has frames of a kernel, asked one after the other: a block of many frames is looked up once.
+struct Owners<'k> {
+    frames: &'k Frames,
+    /// The last block: its first frame, the first one behind it, and who has it.
+    last: Cell<(u64, u64, FrameOwner)>,
+}
+
+impl<'k> Owners<'k> {
+    fn of(kernel: &'k Kernel) -> Self {
+        Self { frames: &kernel.core.ram.frames, last: Cell::new((0, 0, FrameOwner::Free)) }
+    }
+
+    fn owner(&self, frame: Pfn) -> FrameOwner {
+        let (first, end, owner) = self.last.get();
+        if (first..end).contains(&frame.raw()) {
+            return owner;
+        }
+        let found = self.look_up(frame);
+        self.last.set(found);
+        found.2
+    }
+
+    fn look_up(&self, frame: Pfn) -> (u64, u64, FrameOwner) {
+        let head = (0..=20)
+            .map(|order| Pfn::new(frame.raw() >> order << order))
+            .find(|head| !matches!(self.frames.state(*head), FrameState::Tail));
+        let block = |head: Pfn, order: Order, owner| (head.raw(), head.raw() + order.pages(), owner);
+        match head.map(|head| (head, self.frames.state(head), self.frames.use_of(head))) {
+            Some((head, FrameState::Free, _)) => block(head, Order::ZERO, FrameOwner::Free),
+            Some((head, FrameState::PreservedHead(order), _)) => block(head, order, FrameOwner::Preserved),
+            Some((head, FrameState::AllocatedHead(order), FrameUse::PageCache | FrameUse::IommuTable)) => {
+                block(head, order, FrameOwner::File)
+            }
+            Some((head, FrameState::AllocatedHead(order), other)) => {
+                block(head, order, FrameOwner::Other(other.text()))
+            }
+            _ => block(frame, Order::ZERO, FrameOwner::Other("reserved")),
+        }
     }
 }
 
@@ -112,8 +139,8 @@ fn digests(mem: &PhysMem, contents: &Contents, into: &mut BTreeMap<Pfn, u64>) {
     if contents.pages() > MOST_FRAMES {
         return;
     }
+    let mut bytes = [0; 4096];
     for frame in contents.frames() {
-        let mut bytes = [0; 4096];
         if mem.read(frame.addr(), &mut bytes).is_ok() {
             into.insert(frame, digest::page(&bytes));
         }
@@ -144,7 +171,8 @@ impl Watch {
                 self.looked.extend(before.chain((at >= TimePoint::T2).then_some(D4)));
                 if let Some(kernel) = kernel {
                     self.looked.insert(D1);
-                    checker.frames(at, &contents, |frame| owner(kernel, frame));
+                    let owners = Owners::of(kernel);
+                    checker.frames(at, &contents, |frame| owners.owner(frame));
                 }
                 *top = contents.tables.first().copied();
                 self.looked.insert(D7);
@@ -198,10 +226,11 @@ impl Watch {
 
     /// What a kernel wrote while it booted: frames that changed, and no device wrote.
     fn compare(&mut self, at: TimePoint, mem: &PhysMem, by_devices: &BTreeMap<Pfn, Bdf>) {
+        let mut bytes = [0; 4096];
         let changed = std::mem::take(&mut self.contents).into_iter().find(|(frame, before)| {
-            let mut bytes = [0; 4096];
-            let read = mem.read(frame.addr(), &mut bytes).is_ok();
-            !by_devices.contains_key(frame) && read && digest::page(&bytes) != *before
+            !by_devices.contains_key(frame)
+                && mem.read(frame.addr(), &mut bytes).is_ok()
+                && digest::page(&bytes) != *before
         });
         if let Some((frame, _)) = changed {
             self.say(
@@ -435,7 +464,8 @@ impl Machine {
             for index in &watch.ended {
                 let (view, contents) =
                     watch.observer.observe(hardware, &kernel.core.ram.mem, *index, Tokens::default());
-                let free = contents.frames().find(|frame| owner(kernel, *frame) == FrameOwner::Free);
+                let owners = Owners::of(kernel);
+                let free = contents.frames().find(|frame| owners.owner(*frame) == FrameOwner::Free);
                 watch.looked.insert(Invariant::D14);
                 found = found.or(free.map(|frame| (view.rid, frame)));
             }

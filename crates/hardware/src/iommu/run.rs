@@ -13,6 +13,8 @@ use super::walk::Translation;
 const LINES: usize = 64;
 /// Most table pages that they may come from: each write of a device is compared with them.
 const MOST_TABLES: usize = 24;
+/// Places for the frames that devices wrote last.
+const WRITERS: usize = 8;
 
 #[derive(Clone, Copy, Debug)]
 struct Line {
@@ -29,6 +31,8 @@ struct Line {
 pub(crate) struct Run {
     lines: [Option<Line>; LINES],
     tables: Vec<Pfn>,
+    /// The frame that each device wrote last, if no other wrote it since; devices share places.
+    last: [Option<(usize, Pfn)>; WRITERS],
 }
 
 fn place(who: usize, page: u64) -> usize {
@@ -38,7 +42,7 @@ fn place(who: usize, page: u64) -> usize {
 
 impl Run {
     pub(crate) fn new() -> Self {
-        Self { lines: [None; LINES], tables: Vec::new() }
+        Self { lines: [None; LINES], tables: Vec::new(), last: [None; WRITERS] }
     }
 
     /// Where an address leads, and the domain id it went by, if that is known and the access passes.
@@ -76,11 +80,19 @@ impl Run {
         self.tables.clear();
     }
 
-    /// A device wrote to a frame.
+    /// A device wrote to a frame; false if it did so before, and nobody else since, for certain.
     #[inline]
-    pub(crate) fn wrote(&mut self, frame: Pfn) {
+    pub(crate) fn wrote(&mut self, who: usize, frame: Pfn) -> bool {
         if self.tables.contains(&frame) {
             self.forget();
         }
+        if self.last[who % WRITERS] == Some((who, frame)) {
+            return false;
+        }
+        for last in &mut self.last {
+            *last = last.filter(|(_, other)| *other != frame);
+        }
+        self.last[who % WRITERS] = Some((who, frame));
+        true
     }
 }

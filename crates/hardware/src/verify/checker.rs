@@ -168,6 +168,11 @@ impl Checker {
         }
     }
 
+    /// The first stamp of a driver's completed fills that is not in memory.
+    pub fn bad_stamps(&mut self, driver: &Driver, read: impl FnMut(u64, &mut [u8]) -> bool) -> Vec<BadStamp> {
+        self.stamps.entry(driver.bdf).or_default().bad(driver.payloads(), read, 1)
+    }
+
     /// What a driver finds in memory, read by address through a closure that says whether it could: D5, or D6 once the
     /// files are retrieved. `seq` is what the device says it completed: every completion must be there too.
     pub fn payloads(
@@ -181,7 +186,7 @@ impl Checker {
         if !self.not_early(at, driver, seq) {
             return;
         }
-        let bad = self.stamps.entry(driver.bdf).or_default().bad(driver.payloads(), read, 1);
+        let bad = self.bad_stamps(driver, read);
         self.check(invariant, at, bad.first().map(|bad| bad_stamp(driver, bad)));
         let seen = driver.seen();
         if seen != seq {
@@ -207,7 +212,7 @@ impl Checker {
     /// After completions were read ([`Driver::drain`]) and before anything else happens: D10, and D13.
     pub fn completions(&mut self, at: TimePoint, driver: &Driver, read: impl FnMut(u64, &mut [u8]) -> bool) {
         self.order(at, driver);
-        let bad = self.stamps.entry(driver.bdf).or_default().bad(driver.payloads(), read, 1);
+        let bad = self.bad_stamps(driver, read);
         self.check(Invariant::D10, at, bad.first().map(|bad| bad_stamp(driver, bad)));
     }
 

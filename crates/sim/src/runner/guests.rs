@@ -6,8 +6,8 @@
 //! program stored to guest memory or to registers, or the device was started anew.
 
 use luosim_abi::KResult;
-use luosim_hardware::driver::{Driver, GuestMemory as _};
-use luosim_hardware::simdma::layout::reg;
+use luosim_hardware::driver::{BadStamp, Driver, DriverError, GuestMemory as _};
+use luosim_hardware::simdma::layout::{Completion, reg};
 use luosim_hardware::verify::{Checker, Invariant, Mode, TimePoint, Violation};
 use luosim_hardware::{Bdf, Hardware};
 use luosim_machine::process::Pid;
@@ -23,6 +23,9 @@ struct Home {
     pid: Pid,
     fd: i32,
 }
+
+/// New completions, the first stamp that is not there, and what does not hold.
+pub(super) type Found = (Vec<Completion>, Vec<BadStamp>, Vec<Violation>);
 
 /// A driver of a guest, and the one beside it.
 #[derive(Clone, Debug)]
@@ -58,6 +61,16 @@ impl Guest {
         let home = fresh.then(|| Home { process: process.to_owned(), pid, fd });
         let (beside, checker) = (driver.clone(), Checker::new(Mode::Continues));
         Self { driver, base, beside, checker, home, kept: None, came: false, resets, looked: hw.now() }
+    }
+
+    /// What the guest's own driver finds when it is told to look: new completions, stamps that are not there, and what does not hold.
+    pub(super) fn check(&mut self, mem: &GuestRam<'_>) -> Result<Found, DriverError> {
+        let mut driver = self.driver.clone();
+        let new = driver.drain(mem)?.to_vec();
+        let bad = self.checker.bad_stamps(&driver, |iova, buf| mem.read(iova, buf));
+        self.checker.completions(TimePoint::T6, &driver, |iova, buf| mem.read(iova, buf));
+        self.driver = driver;
+        Ok((new, bad, self.checker.take_violations()))
     }
 
     /// What does not hold in memory now.
