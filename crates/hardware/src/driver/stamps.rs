@@ -19,10 +19,10 @@ const PIECE: usize = 4096;
 pub struct Stamps(BTreeMap<u64, Good>);
 
 /// Stamps of one fill that were all good.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Good {
     cookie: u64,
-    /// The lowest number among them.
+    /// The lowest number among them; 0 if none is known.
     lowest: u64,
     bytes: Vec<u8>,
 }
@@ -66,18 +66,24 @@ impl Stamps {
             self.0.remove(&at);
             return bad.push(wrong(at, None));
         };
-        let known = self.0.get(&at).filter(|good| good.cookie == cookie && good.bytes.len() == bytes.len());
-        if known.is_some_and(|good| good.lowest >= least && good.bytes == *bytes) {
+        let good = self.0.entry(at).or_default();
+        if good.cookie != cookie || good.bytes.len() != bytes.len() {
+            // Nothing is known of these: zeros are no stamp, whatever the cookie.
+            *good = Good { cookie, lowest: 0, bytes: vec![0; bytes.len()] };
+        }
+        if good.lowest >= least && good.lowest > 0 && good.bytes == *bytes {
             return;
         }
-        let before = known.map(|good| good.bytes.as_chunks::<UNIT>().0);
+        let first = bad.len();
         let (units, rest) = bytes.as_chunks::<UNIT>();
-        let (mut lowest, first) = (u64::MAX, bad.len());
-        for (index, (iova, unit)) in (at..).step_by(UNIT).zip(units).enumerate() {
+        let known = good.bytes.as_chunks_mut::<UNIT>().0;
+        good.lowest = u64::MAX;
+        for (iova, (unit, known)) in (at..).step_by(UNIT).zip(units.iter().zip(known)) {
             let stamp = Stamp::read_from_bytes(unit).expect("as long as a stamp");
-            let same = before.is_some_and(|before| before[index] == *unit);
-            if stamp.seq.get() >= least && (same || stamp.is_of(iova, cookie)) {
-                lowest = lowest.min(stamp.seq.get());
+            let seq = stamp.seq.get();
+            if seq > 0 && seq >= least && (known == unit || stamp.is_of(iova, cookie)) {
+                *known = *unit;
+                good.lowest = good.lowest.min(seq);
             } else if bad.len() < limit {
                 bad.push(wrong(iova, Some(stamp)));
             }
@@ -88,18 +94,9 @@ impl Stamps {
             stamp.as_mut_bytes()[..rest.len()].copy_from_slice(rest);
             bad.push(wrong(at + u64::try_from(16 * units.len()).expect("at most a page"), Some(stamp)));
         }
-        if bad.len() == first {
-            self.keep(at, cookie, lowest, bytes);
-        } else {
+        if bad.len() > first {
             self.0.remove(&at);
         }
-    }
-
-    fn keep(&mut self, at: u64, cookie: u64, lowest: u64, bytes: &[u8]) {
-        let good = self.0.entry(at).or_insert_with(|| Good { cookie, lowest, bytes: Vec::new() });
-        (good.cookie, good.lowest) = (cookie, lowest);
-        good.bytes.clear();
-        good.bytes.extend_from_slice(bytes);
     }
 }
 

@@ -13,7 +13,7 @@ use super::walk::Translation;
 const LINES: usize = 64;
 /// Most table pages that they may come from: each write of a device is compared with them.
 const MOST_TABLES: usize = 24;
-/// Places for the frames that devices wrote last.
+/// Devices whose last writes are known.
 const WRITERS: usize = 8;
 
 #[derive(Clone, Copy, Debug)]
@@ -31,8 +31,10 @@ struct Line {
 pub(crate) struct Run {
     lines: [Option<Line>; LINES],
     tables: Vec<Pfn>,
-    /// The frame that each device wrote last, if no other wrote it since; devices share places.
-    last: [Option<(usize, Pfn)>; WRITERS],
+    /// A bit for each of `tables`, by its number: most frames that are written have none of them.
+    bits: u64,
+    /// The frame that each of the first devices wrote last, if no other wrote it since.
+    last: [Option<Pfn>; WRITERS],
 }
 
 fn place(who: usize, page: u64) -> usize {
@@ -40,9 +42,13 @@ fn place(who: usize, page: u64) -> usize {
     (page + 23 * who) % LINES
 }
 
+fn bit(frame: Pfn) -> u64 {
+    1 << (frame.raw() % 64)
+}
+
 impl Run {
     pub(crate) fn new() -> Self {
-        Self { lines: [None; LINES], tables: Vec::new(), last: [None; WRITERS] }
+        Self { lines: [None; LINES], tables: Vec::new(), bits: 0, last: [None; WRITERS] }
     }
 
     /// Where an address leads, and the domain id it went by, if that is known and the access passes.
@@ -68,6 +74,7 @@ impl Run {
         for table in tables.iter().map(|table| table.pfn()) {
             if !self.tables.contains(&table) {
                 self.tables.push(table);
+                self.bits |= bit(table);
             }
         }
         let (page, frame) = (iova / PAGE_SIZE, to.addr.pfn().addr().raw());
@@ -78,21 +85,24 @@ impl Run {
     fn forget(&mut self) {
         self.lines = [None; LINES];
         self.tables.clear();
+        self.bits = 0;
     }
 
     /// A device wrote to a frame; false if it did so before, and nobody else since, for certain.
     #[inline]
     pub(crate) fn wrote(&mut self, who: usize, frame: Pfn) -> bool {
-        if self.tables.contains(&frame) {
+        if self.bits & bit(frame) != 0 && self.tables.contains(&frame) {
             self.forget();
         }
-        if self.last[who % WRITERS] == Some((who, frame)) {
+        if self.last.get(who) == Some(&Some(frame)) {
             return false;
         }
-        for last in &mut self.last {
-            *last = last.filter(|(_, other)| *other != frame);
+        for last in self.last.iter_mut().filter(|last| **last == Some(frame)) {
+            *last = None;
         }
-        self.last[who % WRITERS] = Some((who, frame));
+        if let Some(last) = self.last.get_mut(who) {
+            *last = Some(frame);
+        }
         true
     }
 }

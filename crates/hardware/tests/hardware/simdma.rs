@@ -490,7 +490,8 @@ fn what_a_device_writes_to_its_tables_holds_from_the_next_request() {
     let outcomes = run(&mut world, &work);
     use Outcome::{Done, Fault};
     assert_eq!(outcomes, [Done, Done, Done, Done, Done, Fault]);
-    let written = |world: &mut World, page, at| bytes(world, BASE + 0x1000 * page + at, 16) != [0; 16];
+    let written =
+        |world: &mut World, page: u64, at: u64| bytes(world, BASE + 0x1000 * page + at, 16) != [0; 16];
     assert!(written(&mut world, 2, 0) && written(&mut world, 3, 0x40) && !written(&mut world, 2, 0x40));
     assert!(!written(&mut world, 4, 0x40));
 }
