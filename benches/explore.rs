@@ -63,6 +63,9 @@ fn seeds(c: &mut Criterion) {
     });
 }
 
+/// A cycle here is a kexec with all that belongs to it: what VMMs set up and preserve before it, the jump, what they retrieve and finish after it.
+/// `one-vmm` is the least that has all of it, as [`small`] is: one device, one kexec, from power on. A seed has one to three kexecs of one or two
+/// VMMs, often with a stranger's device beside them and reboots that are refused; those count as nothing, and drawing the seed is measured too.
 fn device_cycles(c: &mut Criterion) {
     let mut group = c.benchmark_group("explore-device-cycles");
     group.throughput(Throughput::Elements(1));
