@@ -2,6 +2,8 @@
 //! IOMMU's tables.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+// Its allocator is the command's.
+use luosim_benches as _;
 use luosim_hardware::iommu::{
     ContextEntry, Levels, PageTable, Permissions, RamRef, RootTable, reg as iommu_reg,
 };
@@ -111,5 +113,22 @@ fn tables(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, operations, tables);
+/// The virtual machine story from end to end, with every invariant looked at: two VMMs of 4 GiB each.
+fn story(c: &mut Criterion) {
+    let text = include_str!("../sim-scenarios/devices-vm/vm-story.kdl");
+    let text = text.replace("8MiB", "4GiB").replace("64MiB", "10GiB");
+    let scenario = luosim_scenario::parse(&text).expect("a scenario of ours");
+    let mut group = c.benchmark_group("vm-story");
+    group.sample_size(10);
+    group.bench_function("two of 4 GiB", |b| {
+        b.iter(|| {
+            let report =
+                luosim_sim::run(&scenario, &luosim_sim::Options::default()).expect("the host has room");
+            assert_eq!(report.failures, 0, "a step or an invariant");
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, operations, tables, story);
 criterion_main!(benches);

@@ -7,7 +7,7 @@
 use luosim_physmem::{PAGE_SIZE, PhysAddr, PhysMem};
 
 use crate::Bdf;
-use crate::iommu::{FaultReason, IommuUnit, Permissions};
+use crate::iommu::{FaultReason, IommuUnit, Permissions, Run};
 
 /// Why a request did not pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,10 @@ pub(crate) struct PeerWrite {
 pub(crate) struct Bus<'m> {
     pub(crate) mem: &'m mut PhysMem,
     pub(crate) unit: &'m mut IommuUnit,
+    /// Translations of the run of ticks.
+    pub(crate) run: &'m mut Run,
+    /// Which device of the run it is.
+    pub(crate) who: usize,
     pub(crate) windows: &'m [Window],
     pub(crate) peer_writes: &'m mut Vec<PeerWrite>,
     /// Frames written, if somebody watches.
@@ -56,7 +60,7 @@ impl Bus<'_> {
     }
 
     fn locate(&mut self, iova: u64, wants: Permissions) -> Result<PhysAddr, Denied> {
-        self.unit.translate(&*self.mem, self.rid, iova, wants).map_err(|_| {
+        self.unit.translate_in(self.run, &*self.mem, (self.who, self.rid), iova, wants).map_err(|_| {
             self.aborted = true;
             Denied::Fault(iova)
         })
@@ -108,7 +112,8 @@ impl Bus<'_> {
 
     #[inline]
     fn note(&mut self, addr: PhysAddr) {
-        if let Some(watch) = &mut self.watch {
+        let anew = self.run.wrote(self.who, addr.pfn());
+        if let Some(watch) = self.watch.as_mut().filter(|_| anew) {
             watch.insert(addr.pfn(), self.rid);
         }
     }

@@ -7,9 +7,13 @@
 //! The first page of its memory is the ring, the second holds completions, so that both rings have at most 128 entries;
 //! buffers follow.
 
+mod stamps;
+
 use zerocopy::IntoBytes;
 
-use crate::simdma::layout::{Completion, Descriptor, Op, Stamp, UNIT, ctrl, reg};
+pub use stamps::Stamps;
+
+use crate::simdma::layout::{Completion, Descriptor, Op, Stamp, ctrl, reg};
 use crate::{Bdf, Hardware};
 
 /// Memory of a guest, by the addresses that its devices use.
@@ -297,43 +301,6 @@ impl Driver {
     /// fill's number or a later one of a loop. At most `limit` that do not.
     #[must_use]
     pub fn bad_stamps(&self, mem: &impl GuestMemory, limit: usize) -> Vec<BadStamp> {
-        bad_stamps(&self.payloads, |iova, buf| mem.read(iova, buf), limit)
+        Stamps::default().bad(&self.payloads, |iova, buf| mem.read(iova, buf), limit)
     }
-}
-
-/// Compares memory, read through a closure that says whether it could, with stamped ranges; at most `limit` that differ.
-#[must_use]
-pub fn bad_stamps(
-    payloads: &[Payload],
-    mut read: impl FnMut(u64, &mut [u8]) -> bool,
-    limit: usize,
-) -> Vec<BadStamp> {
-    let mut bad = Vec::new();
-    for payload in payloads {
-        let Some(least) = payload.seq else { continue };
-        let end = payload.iova + u64::from(payload.len);
-        let mut at = payload.iova;
-        while at < end {
-            // Memory is read by the page: a stamp at a time would be a look-up for each 16 bytes.
-            let piece = (4096 - at % 4096).min(end - at);
-            let mut bytes = [0; 4096];
-            let bytes = &mut bytes[..usize::try_from(piece).expect("at most 4096")];
-            let there = read(at, bytes);
-            for (iova, unit) in (at..).step_by(UNIT).zip(bytes.chunks(UNIT)) {
-                let mut stamp = Stamp::default();
-                stamp.as_mut_bytes()[..unit.len()].copy_from_slice(unit);
-                let found = there.then_some(stamp);
-                let good =
-                    found.is_some_and(|stamp| stamp.is_of(iova, payload.cookie) && stamp.seq.get() >= least);
-                if !good {
-                    bad.push(BadStamp { iova, cookie: payload.cookie, seq: payload.seq, found });
-                }
-                if bad.len() >= limit {
-                    return bad;
-                }
-            }
-            at += piece;
-        }
-    }
-    bad
 }

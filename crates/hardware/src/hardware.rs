@@ -8,7 +8,7 @@ use luosim_physmem::{Pfn, PhysMem};
 use crate::Bdf;
 use crate::digest::Digest;
 use crate::dma::{Bus, PeerWrite, Window};
-use crate::iommu::{FaultReason, IommuUnit, PageTable};
+use crate::iommu::{FaultReason, IommuUnit, PageTable, Run};
 use crate::pci::config::{Effects, bits, command, reg};
 use crate::pci::{ConfigSpace, FunctionInfo, Layout, LayoutError, Topology};
 use crate::simdma::{Defect, InterruptMode, SimDma, Totals};
@@ -151,6 +151,12 @@ impl Hardware {
     /// Every function, in the order of the layout.
     pub fn functions(&self) -> impl Iterator<Item = FunctionInfo> + '_ {
         (0..self.topology.0.len()).map(|index| self.topology.info(index))
+    }
+
+    /// The function at a place of [`Self::functions`].
+    #[must_use]
+    pub fn function_at(&self, index: usize) -> Option<FunctionInfo> {
+        (index < self.topology.0.len()).then(|| self.topology.info(index))
     }
 
     /// The function at an address.
@@ -332,10 +338,11 @@ impl Hardware {
     fn run(&mut self, mem: &mut PhysMem, runners: &[Runner], end: u64) {
         let windows = self.windows();
         let mut peer_writes: Vec<PeerWrite> = Vec::new();
+        let mut run = Run::new();
         while self.now < end && peer_writes.is_empty() {
             let mut active = false;
             for runner in runners {
-                active |= self.step(mem, *runner, &windows, &mut peer_writes);
+                active |= self.step(mem, *runner, (&windows, &mut run), &mut peer_writes);
             }
             if !active {
                 return;
@@ -352,7 +359,7 @@ impl Hardware {
         &mut self,
         mem: &mut PhysMem,
         runner: Runner,
-        windows: &[Window],
+        (windows, run): (&[Window], &mut Run),
         peer_writes: &mut Vec<PeerWrite>,
     ) -> bool {
         let function = &mut self.topology.0[runner.index];
@@ -361,7 +368,9 @@ impl Hardware {
         let unit = &mut self.units[function.unit];
         let watch = self.watch.as_mut();
         let (master, astray) = (runner.master, device.defect() == Some(Defect::Astray));
-        let mut bus = Bus { mem, unit, windows, peer_writes, watch, rid, master, aborted: false, astray };
+        let who = runner.index;
+        let mut bus =
+            Bus { mem, unit, run, who, windows, peer_writes, watch, rid, master, aborted: false, astray };
         let sent = device.step(&mut bus, runner.mode);
         let (aborted, line) = (bus.aborted, device.line(runner.mode));
         if aborted {

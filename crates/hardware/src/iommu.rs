@@ -9,6 +9,7 @@
 mod cache;
 pub mod fault;
 pub mod layout;
+mod run;
 pub mod table;
 pub mod walk;
 
@@ -17,6 +18,7 @@ use luosim_physmem::{PAGE_SIZE, PhysAddr, ReadPhys};
 pub use cache::Invalidation;
 pub use fault::{Fault, FaultReason};
 pub use layout::{Context, ContextEntry, Levels, Permissions, RootEntry};
+pub(crate) use run::Run;
 pub use table::{DomainIds, MapError, PageTable, RamRef, RootTable, TableMemory};
 pub use walk::{Contents, Extent, TableError, Translation};
 
@@ -214,14 +216,50 @@ impl IommuUnit {
             return Ok(PhysAddr::new(hit.addr.raw() | (iova & (PAGE_SIZE - 1))));
         }
         let to = walk::translate(mem, context.top, context.levels, iova)?;
-        if !to.permissions.allow(wants) {
-            let reads = wants == Permissions::READ;
-            return Err(if reads { FaultReason::ReadDenied } else { FaultReason::WriteDenied });
-        }
+        to.check(wants)?;
         if let Some(cache) = &mut self.cache {
             let page = Translation { addr: to.addr.pfn().addr(), ..to };
             cache.keep_page(context.domain_id, iova, page);
         }
+        Ok(to.addr)
+    }
+
+    /// [`Self::translate`] within a run of ticks, for the device `who` of it.
+    #[inline]
+    pub(crate) fn translate_in(
+        &mut self,
+        run: &mut Run,
+        mem: &impl ReadPhys,
+        (who, rid): (usize, Bdf),
+        iova: u64,
+        wants: Permissions,
+    ) -> Result<PhysAddr, FaultReason> {
+        if self.cache.is_some() || !self.is_enabled() {
+            return self.translate(mem, rid, iova, wants);
+        }
+        if let Some((addr, domain_id)) = run.find(who, iova, wants) {
+            self.did_used = domain_id;
+            return Ok(addr);
+        }
+        self.walk_in(run, mem, (who, rid), iova, wants)
+            .inspect_err(|reason| self.record(rid, iova, wants, *reason))
+    }
+
+    fn walk_in(
+        &mut self,
+        run: &mut Run,
+        mem: &impl ReadPhys,
+        (who, rid): (usize, Bdf),
+        iova: u64,
+        wants: Permissions,
+    ) -> Result<PhysAddr, FaultReason> {
+        let root = PhysAddr::new(self.root);
+        let (context, from) = walk::context_from(mem, root, rid)?;
+        self.did_used = context.domain_id;
+        let (to, [first, second, third, fourth]) =
+            walk::translate_from(mem, context.top, context.levels, iova)?;
+        to.check(wants)?;
+        run.keep((who, iova), to, context.domain_id, &[root, from, first, second, third, fourth]);
         Ok(to.addr)
     }
 

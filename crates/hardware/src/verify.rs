@@ -15,7 +15,7 @@ mod checker;
 mod view;
 
 pub use checker::{Checker, FrameOwner, Mode};
-pub use view::{Canaries, DeviceView, Mapping, NoMapping, Tokens};
+pub use view::{Canaries, DeviceView, Mapping, NoMapping, Observer, Tokens};
 
 luosim_abi::named! {
     /// A point of a live update at which invariants are checked.

@@ -273,6 +273,12 @@ impl Machine {
         }
     }
 
+    /// The memory with its bytes; whatever else there was is gone.
+    #[must_use]
+    pub fn into_memory(mut self) -> PhysMem {
+        self.take_world().memory
+    }
+
     /// As new, but for the memory, which keeps its bytes: no kernel, no history, an empty ledger.
     pub fn renew(&mut self) {
         let mut world = self.take_world();

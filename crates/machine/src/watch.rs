@@ -9,18 +9,20 @@
 //! (D7). Once a device is finished it must reach no frame that is free ([`Machine::watch_ended`], D14). Payloads and completions (D5,
 //! D6, D10, D13) need the driver of the guest, whom the runner of scenarios has.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use luosim_abi::devices::pci::COMPATIBLE as PCI;
 use luosim_abi::profile::Assumption;
-use luosim_hardware::digest::Digest;
+use luosim_hardware::digest;
 use luosim_hardware::iommu::Contents;
 use luosim_hardware::verify::{
-    Checker, DeviceView, FrameOwner, Invariant, Mode, TimePoint, Tokens, Violation,
+    Checker, DeviceView, FrameOwner, Invariant, Mode, Observer, TimePoint, Tokens, Violation,
 };
 use luosim_hardware::{Bdf, Hardware};
 use luosim_luo::Host as _;
-use luosim_physmem::{FrameState, FrameUse, Pfn, PhysMem};
+use luosim_physmem::{FrameState, FrameUse, Frames, Order, Pfn, PhysMem};
 
 use crate::{Kernel, Machine, Outcome, World};
 
@@ -39,6 +41,7 @@ pub(crate) struct Watch {
     /// Places of devices that went on to page tables of this kernel.
     ended: BTreeSet<usize>,
     found: Vec<Violation>,
+    observer: Observer,
     /// What was looked at since power on, and what of it was broken.
     looked: BTreeSet<Invariant>,
     broken: BTreeSet<Invariant>,
@@ -91,18 +94,44 @@ fn endpoints(hardware: &Hardware) -> Vec<(usize, Option<Bdf>)> {
         .collect()
 }
 
-/// Who has a frame in a kernel.
-fn owner(kernel: &Kernel, frame: Pfn) -> FrameOwner {
-    let frames = &kernel.core.ram.frames;
-    let head = (0..=20)
-        .map(|order| Pfn::new(frame.raw() >> order << order))
-        .find(|head| !matches!(frames.state(*head), FrameState::Tail));
-    match head.map(|head| (frames.state(head), frames.use_of(head))) {
-        Some((FrameState::Free, _)) => FrameOwner::Free,
-        Some((FrameState::PreservedHead(_), _)) => FrameOwner::Preserved,
-        Some((FrameState::AllocatedHead(_), FrameUse::PageCache | FrameUse::IommuTable)) => FrameOwner::File,
-        Some((FrameState::AllocatedHead(_), other)) => FrameOwner::Other(other.text()),
-        _ => FrameOwner::Other("reserved"),
+/// Who has frames of a kernel, asked one after the other: a block of many frames is looked up once.
+struct Owners<'k> {
+    frames: &'k Frames,
+    /// The last block: its first frame, the first one behind it, and who has it.
+    last: Cell<(u64, u64, FrameOwner)>,
+}
+
+impl<'k> Owners<'k> {
+    fn of(kernel: &'k Kernel) -> Self {
+        Self { frames: &kernel.core.ram.frames, last: Cell::new((0, 0, FrameOwner::Free)) }
+    }
+
+    fn owner(&self, frame: Pfn) -> FrameOwner {
+        let (first, end, owner) = self.last.get();
+        if (first..end).contains(&frame.raw()) {
+            return owner;
+        }
+        let found = self.look_up(frame);
+        self.last.set(found);
+        found.2
+    }
+
+    fn look_up(&self, frame: Pfn) -> (u64, u64, FrameOwner) {
+        let head = (0..=20)
+            .map(|order| Pfn::new(frame.raw() >> order << order))
+            .find(|head| !matches!(self.frames.state(*head), FrameState::Tail));
+        let block = |head: Pfn, order: Order, owner| (head.raw(), head.raw() + order.pages(), owner);
+        match head.map(|head| (head, self.frames.state(head), self.frames.use_of(head))) {
+            Some((head, FrameState::Free, _)) => block(head, Order::ZERO, FrameOwner::Free),
+            Some((head, FrameState::PreservedHead(order), _)) => block(head, order, FrameOwner::Preserved),
+            Some((head, FrameState::AllocatedHead(order), FrameUse::PageCache | FrameUse::IommuTable)) => {
+                block(head, order, FrameOwner::File)
+            }
+            Some((head, FrameState::AllocatedHead(order), other)) => {
+                block(head, order, FrameOwner::Other(other.text()))
+            }
+            _ => block(frame, Order::ZERO, FrameOwner::Other("reserved")),
+        }
     }
 }
 
@@ -110,10 +139,10 @@ fn digests(mem: &PhysMem, contents: &Contents, into: &mut BTreeMap<Pfn, u64>) {
     if contents.pages() > MOST_FRAMES {
         return;
     }
+    let mut bytes = [0; 4096];
     for frame in contents.frames() {
-        let mut bytes = [0; 4096];
         if mem.read(frame.addr(), &mut bytes).is_ok() {
-            into.insert(frame, Digest::default().bytes(&bytes).get());
+            into.insert(frame, digest::page(&bytes));
         }
     }
 }
@@ -135,14 +164,15 @@ impl Watch {
         use Invariant::{D1, D2, D3, D4, D7, D8, D9, D11, D16};
         let mut found = Vec::new();
         for (index, _) in endpoints(hardware) {
-            let (view, contents) = DeviceView::observe(hardware, mem, index, Tokens::default());
+            let (view, contents) = self.observer.observe(hardware, mem, index, Tokens::default());
             if let Some(Watched { checker, top, .. }) = self.devices.get_mut(&index) {
                 checker.device(at, index, &view);
                 let before = [D2, D3, D9, D11, D16].into_iter();
                 self.looked.extend(before.chain((at >= TimePoint::T2).then_some(D4)));
                 if let Some(kernel) = kernel {
                     self.looked.insert(D1);
-                    checker.frames(at, &contents, |frame| owner(kernel, frame));
+                    let owners = Owners::of(kernel);
+                    checker.frames(at, &contents, |frame| owners.owner(frame));
                 }
                 *top = contents.tables.first().copied();
                 self.looked.insert(D7);
@@ -196,10 +226,11 @@ impl Watch {
 
     /// What a kernel wrote while it booted: frames that changed, and no device wrote.
     fn compare(&mut self, at: TimePoint, mem: &PhysMem, by_devices: &BTreeMap<Pfn, Bdf>) {
+        let mut bytes = [0; 4096];
         let changed = std::mem::take(&mut self.contents).into_iter().find(|(frame, before)| {
-            let mut bytes = [0; 4096];
-            let read = mem.read(frame.addr(), &mut bytes).is_ok();
-            !by_devices.contains_key(frame) && read && Digest::default().bytes(&bytes).get() != *before
+            !by_devices.contains_key(frame)
+                && mem.read(frame.addr(), &mut bytes).is_ok()
+                && digest::page(&bytes) != *before
         });
         if let Some((frame, _)) = changed {
             self.say(
@@ -218,7 +249,7 @@ impl Watch {
         }
         self.look(TimePoint::T3, hardware, &world.memory, None);
         for index in self.devices.keys() {
-            let (_, contents) = DeviceView::observe(hardware, &world.memory, *index, Tokens::default());
+            let (_, contents) = self.observer.observe(hardware, &world.memory, *index, Tokens::default());
             digests(&world.memory, &contents, &mut self.contents);
         }
         hardware.watch_writes(true);
@@ -265,7 +296,7 @@ impl Machine {
         {
             for index in fresh {
                 let mem = &kernel.core.ram.mem;
-                let (view, contents) = DeviceView::observe(hardware, mem, index, Tokens::default());
+                let (view, contents) = watch.observer.observe(hardware, mem, index, Tokens::default());
                 let mut checker = Checker::new(mode);
                 checker.device(TimePoint::T1, index, &view);
                 watch.devices.insert(index, Watched::new(checker, &view, &contents));
@@ -295,7 +326,7 @@ impl Machine {
         {
             for (index, Watched { checker, .. }) in &mut watch.devices {
                 let (view, _) =
-                    DeviceView::observe(hardware, &kernel.core.ram.mem, *index, Tokens::default());
+                    watch.observer.observe(hardware, &kernel.core.ram.mem, *index, Tokens::default());
                 checker.aborted(TimePoint::T2, *index, &view);
                 watch.looked.insert(Invariant::D15);
                 found.extend(checker.take_violations());
@@ -335,7 +366,7 @@ impl Machine {
         let mut lost = None;
         if let (Some(hardware), memory) = self.hardware_and_memory() {
             for index in watch.devices.keys() {
-                let (view, contents) = DeviceView::observe(hardware, memory, *index, Tokens::default());
+                let (view, contents) = watch.observer.observe(hardware, memory, *index, Tokens::default());
                 let named = |table: &&Pfn| reason.contains(&format!("frame {table} cannot be taken over"));
                 lost = lost.or(contents.tables.iter().find(named).map(|table| (view.rid, *table)));
             }
@@ -358,7 +389,7 @@ impl Machine {
             let regions: Vec<(Pfn, u64)> = areas.map(|area| (area.addr.pfn(), area.size / 4096)).collect();
             for (index, Watched { checker, .. }) in &mut watch.devices {
                 let mem = &kernel.core.ram.mem;
-                let (_, contents) = DeviceView::observe(hardware, mem, *index, Tokens::default());
+                let (_, contents) = watch.observer.observe(hardware, mem, *index, Tokens::default());
                 checker.disjoint(TimePoint::T5, &regions, contents.frames());
                 watch.looked.insert(Invariant::D12);
                 found.extend(checker.take_violations());
@@ -383,12 +414,21 @@ impl Machine {
         Invariant::ALL.iter().map(|invariant| (*invariant, standing(invariant))).collect()
     }
 
+    /// A look at one device.
+    fn view(&mut self, index: usize) -> Option<(DeviceView, Rc<Contents>)> {
+        let mut observer = std::mem::take(&mut self.watch.observer);
+        let (hardware, mem) = (self.hardware(), self.memory());
+        let seen = hardware.map(|hardware| observer.observe(hardware, mem, index, Tokens::default()));
+        self.watch.observer = observer;
+        seen
+    }
+
     /// A device moved on to another page table: what it went through before does not bind it any more.
     pub(crate) fn watch_moved(&mut self, bdf: Bdf) {
         let Some(hardware) = self.hardware() else { return };
         let found = endpoints(hardware).into_iter().find(|(_, at)| *at == Some(bdf)).map(|(index, _)| index);
         let Some(index) = found.filter(|index| self.watch.devices.contains_key(index)) else { return };
-        let (view, _) = DeviceView::observe(hardware, self.memory(), index, Tokens::default());
+        let Some((view, _)) = self.view(index) else { return };
         let mut watch = std::mem::take(&mut self.watch);
         if let Some(Watched { checker, .. }) = watch.devices.get_mut(&index) {
             checker.device(TimePoint::T7, index, &view);
@@ -423,8 +463,9 @@ impl Machine {
         {
             for index in &watch.ended {
                 let (view, contents) =
-                    DeviceView::observe(hardware, &kernel.core.ram.mem, *index, Tokens::default());
-                let free = contents.frames().find(|frame| owner(kernel, *frame) == FrameOwner::Free);
+                    watch.observer.observe(hardware, &kernel.core.ram.mem, *index, Tokens::default());
+                let owners = Owners::of(kernel);
+                let free = contents.frames().find(|frame| owners.owner(*frame) == FrameOwner::Free);
                 watch.looked.insert(Invariant::D14);
                 found = found.or(free.map(|frame| (view.rid, frame)));
             }
@@ -457,8 +498,7 @@ impl Machine {
             .map(|(index, _)| index)
             .collect();
         for index in done {
-            let Some(hardware) = self.hardware() else { return };
-            let (view, contents) = DeviceView::observe(hardware, self.memory(), index, Tokens::default());
+            let Some((view, contents)) = self.view(index) else { return };
             let top = contents.tables.first().copied();
             self.watch.looked.insert(Invariant::D14);
             let watched = self.watch.devices.remove(&index);

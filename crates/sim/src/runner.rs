@@ -50,8 +50,20 @@ struct Labels {
     maps: BTreeMap<String, MapId>,
 }
 
+/// Memory that runs have one after the other: for a short run the host's page faults cost more than the run. A kernel that boots cold
+/// takes nothing from what lies there, so what a run answers does not depend on the runs before it.
+#[derive(Debug, Default)]
+pub struct Place {
+    memory: Option<PhysMem>,
+}
+
 struct Runner<'a> {
     options: &'a Options,
+    place: Place,
+    /// Whether the memory has bytes of another run, and was not booted on yet.
+    used: bool,
+    /// Only answers are wanted: nothing is put in words but what fails.
+    quiet: bool,
     machine: Option<Machine>,
     memory: u64,
     profile: Profile,
@@ -108,7 +120,21 @@ impl Failed {
 /// # Errors
 /// The host has no room for a machine.
 pub(crate) fn trace(scenario: &Scenario, options: &Options, patient: bool) -> Result<Traced, String> {
+    trace_in(&mut Place::default(), scenario, options, patient)
+}
+
+/// [`trace`] in memory that was used before.
+///
+/// # Errors
+/// The host has no room for a machine.
+pub(crate) fn trace_in(
+    place: &mut Place,
+    scenario: &Scenario,
+    options: &Options,
+    patient: bool,
+) -> Result<Traced, String> {
     let mut runner = Runner::new(scenario, options);
+    (runner.place, runner.quiet) = (std::mem::take(place), true);
     let mut traced = Traced::default();
     for (number, step) in scenario.steps.iter().enumerate() {
         runner.records.clear();
@@ -122,6 +148,7 @@ pub(crate) fn trace(scenario: &Scenario, options: &Options, patient: bool) -> Re
             break;
         }
     }
+    place.memory = runner.machine.map(Machine::into_memory).or(runner.place.memory);
     Ok(traced)
 }
 
@@ -180,6 +207,9 @@ impl<'a> Runner<'a> {
     fn new(scenario: &Scenario, options: &'a Options) -> Self {
         Runner {
             options,
+            place: Place::default(),
+            used: false,
+            quiet: false,
             machine: None,
             memory: scenario.memory,
             profile: options.profile.unwrap_or(scenario.profile),
@@ -213,13 +243,19 @@ impl Runner<'_> {
     /// The machine; powered on with the default release if the scenario did not say.
     fn machine(&mut self) -> Result<&mut Machine, RunError> {
         if self.machine.is_none() {
-            let memory = PhysMem::anonymous(self.memory).map_err(|error| error.to_string())?;
-            self.machine = Some(new_machine(memory, self.profile));
+            self.machine = Some(new_machine(self.memory()?, self.profile));
             let release = self.options.release.unwrap_or(ReleaseId::V7_3);
             let options = BootOptions { profile: self.profile, ..BootOptions::default() };
             self.boot_cold(release, &options);
         }
         Ok(self.machine.as_mut().expect("made above"))
+    }
+
+    /// Memory for a machine.
+    fn memory(&mut self) -> Result<PhysMem, RunError> {
+        let used = self.place.memory.take().filter(|memory| memory.len() == self.memory);
+        self.used = used.is_some();
+        used.map_or_else(|| PhysMem::anonymous(self.memory).map_err(|error| error.to_string()), Ok)
     }
 
     fn on(&mut self) -> &mut Machine {
@@ -373,6 +409,9 @@ impl Runner<'_> {
     /// The call as the transcript shows it: labels with their numbers.
     fn show(&self, process: &str, call: &Call) -> String {
         let spec = call.op.spec();
+        if self.quiet {
+            return String::new();
+        }
         let mut text = format!("{}(", spec.name);
         for (position, (index, value)) in call.values.iter().enumerate() {
             if position > 0 {

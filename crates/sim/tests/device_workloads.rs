@@ -2,7 +2,7 @@
 
 use luosim_abi::quirk::Quirk;
 use luosim_scenario::print;
-use luosim_sim::explore::devices::{draw, seed};
+use luosim_sim::explore::devices::{Place, draw, seed, seed_in};
 use luosim_sim::explore::invariant::Invariant;
 use luosim_sim::transcript::Record;
 
@@ -17,6 +17,25 @@ fn right_kernels_break_nothing() {
             found.as_ref().unwrap().detail,
             print(&draw(number, None))
         );
+    }
+}
+
+/// Memory that other seeds left their bytes in is as good as new: a cold boot takes nothing from it.
+#[test]
+fn what_ran_before_in_the_same_memory_changes_nothing() {
+    let mut place = Place::default();
+    for number in 0..40 {
+        let used = seed_in(&mut place, number, None, "").expect("room");
+        let fresh = seed(number, None, "").expect("room");
+        assert_eq!(used.digest, fresh.digest, "seed {number}");
+        assert!(used.finding.is_none(), "seed {number}");
+    }
+    // A mistake that leaves memory unwritten shows in it too.
+    for quirk in [Quirk::RetrievedPageBlank, Quirk::DeviceAstray] {
+        let of = |place: &mut Place, number| seed_in(place, number, Some(quirk), "").expect("room").finding;
+        let first = (0..60).find(|number| of(&mut Place::default(), *number).is_some());
+        let first = first.unwrap_or_else(|| panic!("{quirk} is not found"));
+        assert!(of(&mut place, first).is_some(), "{quirk}: seed {first}");
     }
 }
 

@@ -401,12 +401,17 @@ impl RootTable {
     /// Every function that is attached, and to what; malformed entries are left out. In ascending order.
     #[must_use]
     pub fn contexts(self, mem: &impl ReadPhys) -> Vec<(Bdf, Context)> {
-        let of = |bus: u8| {
-            let functions = (0..=u8::MAX).map(move |devfn| Bdf::on(bus, devfn));
-            functions.filter_map(|rid| Some((rid, self.context(mem, rid).ok()?))).collect::<Vec<_>>()
-        };
-        let buses = (0..=u8::MAX).filter(|bus| self.context_table(mem, *bus).is_some());
-        buses.flat_map(of).collect()
+        // Whole pages are read: an entry at a time would be a walk for each of 65536 functions.
+        let mut found = Vec::new();
+        let Ok(root) = mem.read_struct::<[RootEntry; 256]>(self.0) else { return found };
+        let buses =
+            (0..=u8::MAX).zip(&root).filter(|(_, entry)| entry.is_present() && entry.is_well_formed());
+        for (bus, entry) in buses {
+            let Ok(table) = mem.read_struct::<[ContextEntry; 256]>(entry.address()) else { continue };
+            let present = (0..=u8::MAX).zip(&table).filter(|(_, entry)| entry.is_present());
+            found.extend(present.filter_map(|(devfn, entry)| Some((Bdf::on(bus, devfn), entry.decode()?))));
+        }
+        found
     }
 
     /// The root page and the context pages.

@@ -22,11 +22,31 @@ pub struct Translation {
     pub permissions: Permissions,
 }
 
+impl Translation {
+    /// Whether an access passes.
+    pub(super) fn check(&self, wants: Permissions) -> Result<(), FaultReason> {
+        if self.permissions.allow(wants) {
+            return Ok(());
+        }
+        let reads = wants == Permissions::READ;
+        Err(if reads { FaultReason::ReadDenied } else { FaultReason::WriteDenied })
+    }
+}
+
 /// The context of a requester.
 ///
 /// # Errors
 /// [`FaultReason`], as the unit would record.
 pub fn context(mem: &impl ReadPhys, root: PhysAddr, rid: Bdf) -> Result<Context, FaultReason> {
+    context_from(mem, root, rid).map(|(context, _)| context)
+}
+
+/// [`context()`], and the page of the context table that it was read from.
+pub(super) fn context_from(
+    mem: &impl ReadPhys,
+    root: PhysAddr,
+    rid: Bdf,
+) -> Result<(Context, PhysAddr), FaultReason> {
     let outside = |_| FaultReason::TableAddress;
     let at = |base: PhysAddr, index: u8| base.checked_add(16 * u64::from(index));
     let slot = at(root, rid.bus()).ok_or(FaultReason::TableAddress)?;
@@ -42,7 +62,7 @@ pub fn context(mem: &impl ReadPhys, root: PhysAddr, rid: Bdf) -> Result<Context,
     if !entry.is_present() {
         return Err(FaultReason::ContextAbsent);
     }
-    entry.decode().ok_or(FaultReason::Malformed)
+    Ok((entry.decode().ok_or(FaultReason::Malformed)?, slot))
 }
 
 /// Walks a page table for one address.
@@ -56,12 +76,25 @@ pub fn translate(
     levels: Levels,
     iova: u64,
 ) -> Result<Translation, FaultReason> {
+    translate_from(mem, top, levels, iova).map(|(translation, _)| translation)
+}
+
+/// [`translate`], and the entries that were read for it, top first; those of fewer levels are the first ones.
+#[inline]
+pub(super) fn translate_from(
+    mem: &impl ReadPhys,
+    top: PhysAddr,
+    levels: Levels,
+    iova: u64,
+) -> Result<(Translation, [PhysAddr; 4]), FaultReason> {
+    let mut slots = [top; 4];
     if iova >= levels.end() {
         return Err(FaultReason::AddressWidth);
     }
     let (mut table, mut permissions) = (top, Permissions::READ_WRITE);
-    for level in (0..levels.count()).rev() {
+    for (level, read) in (0..levels.count()).rev().zip(&mut slots) {
         let slot = table.checked_add(8 * index(iova, level)).ok_or(FaultReason::TableAddress)?;
+        *read = slot;
         let entry = mem.read_word(slot).map_err(|_| FaultReason::TableAddress)?;
         permissions = permissions.and(Permissions::of(entry));
         if Permissions::of(entry).bits() == 0 {
@@ -73,7 +106,7 @@ pub fn translate(
         table = PhysAddr::new(entry & ADDRESS);
     }
     let addr = PhysAddr::new(table.raw() | (iova & (PAGE_SIZE - 1)));
-    Ok(Translation { addr, permissions })
+    Ok((Translation { addr, permissions }, slots))
 }
 
 /// A run of addresses that lies in a run of memory.

@@ -6,7 +6,8 @@ use luosim_physmem::{Pfn, PhysMem};
 
 use super::view::{Canaries, DeviceView, Mapping, NoMapping};
 use super::{Invariant, TimePoint, Violation};
-use crate::driver::{BadStamp, Driver};
+use crate::Bdf;
+use crate::driver::{BadStamp, Driver, Stamps};
 use crate::iommu::Contents;
 
 /// What a preserved device does over a kexec.
@@ -41,6 +42,8 @@ pub struct Checker {
     others: BTreeMap<usize, Vec<(TimePoint, DeviceView)>>,
     /// Digests of which frame each page of a file lies in, by token.
     files: BTreeMap<u64, Vec<(TimePoint, u64)>>,
+    /// What drivers found good, by their devices.
+    stamps: BTreeMap<Bdf, Stamps>,
     violations: Vec<Violation>,
 }
 
@@ -49,7 +52,7 @@ impl Checker {
     #[must_use]
     pub fn new(mode: Mode) -> Self {
         let (devices, others, files) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { mode, devices, others, files, violations: Vec::new() }
+        Self { mode, devices, others, files, stamps: BTreeMap::new(), violations: Vec::new() }
     }
 
     /// What was wrong so far.
@@ -165,6 +168,11 @@ impl Checker {
         }
     }
 
+    /// The first stamp of a driver's completed fills that is not in memory.
+    pub fn bad_stamps(&mut self, driver: &Driver, read: impl FnMut(u64, &mut [u8]) -> bool) -> Vec<BadStamp> {
+        self.stamps.entry(driver.bdf).or_default().bad(driver.payloads(), read, 1)
+    }
+
     /// What a driver finds in memory, read by address through a closure that says whether it could: D5, or D6 once the
     /// files are retrieved. `seq` is what the device says it completed: every completion must be there too.
     pub fn payloads(
@@ -178,7 +186,7 @@ impl Checker {
         if !self.not_early(at, driver, seq) {
             return;
         }
-        let bad = crate::driver::bad_stamps(driver.payloads(), read, 1);
+        let bad = self.bad_stamps(driver, read);
         self.check(invariant, at, bad.first().map(|bad| bad_stamp(driver, bad)));
         let seen = driver.seen();
         if seen != seq {
@@ -204,7 +212,7 @@ impl Checker {
     /// After completions were read ([`Driver::drain`]) and before anything else happens: D10, and D13.
     pub fn completions(&mut self, at: TimePoint, driver: &Driver, read: impl FnMut(u64, &mut [u8]) -> bool) {
         self.order(at, driver);
-        let bad = crate::driver::bad_stamps(driver.payloads(), read, 1);
+        let bad = self.bad_stamps(driver, read);
         self.check(Invariant::D10, at, bad.first().map(|bad| bad_stamp(driver, bad)));
     }
 

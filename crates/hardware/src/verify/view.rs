@@ -1,9 +1,12 @@
 //! What can be seen of a device and of memory at a time point.
 
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
 use luosim_physmem::{AccessError, PAGE_SIZE, Pfn, PhysMem, ReadPhys};
 
-use crate::digest::Digest;
-use crate::iommu::{Contents, FaultReason, TableError};
+use crate::digest::{self, Digest};
+use crate::iommu::{Contents, FaultReason, PageTable, TableError};
 use crate::simdma::Totals;
 use crate::simdma::layout::reg;
 use crate::{Bdf, Hardware};
@@ -54,7 +57,7 @@ impl Mapping {
         let page = |pfn: &Pfn| {
             let mut bytes = [0; 4096];
             mem.read_bytes(pfn.addr(), &mut bytes)?;
-            Ok((*pfn, Digest::default().bytes(&bytes).get()))
+            Ok((*pfn, digest::page(&bytes)))
         };
         let tables = contents.tables.iter().map(page).collect::<Result<_, AccessError>>()?;
         Ok(Self { domain_id, pages: contents.pages(), translations: digest.get(), tables })
@@ -101,18 +104,15 @@ impl DeviceView {
     /// # Panics
     /// If the function is a bridge or there is none at that place.
     #[must_use]
-    pub fn observe(hw: &Hardware, mem: &PhysMem, index: usize, tokens: Tokens) -> (Self, Contents) {
-        let info = hw.functions().nth(index).expect("a function at that place");
+    pub fn observe(hw: &Hardware, mem: &PhysMem, index: usize, tokens: Tokens) -> (Self, Rc<Contents>) {
+        Observer::default().observe(hw, mem, index, tokens)
+    }
+
+    fn of(hw: &Hardware, index: usize, tokens: Tokens, mapping: Result<Mapping, NoMapping>) -> Self {
+        let info = hw.function_at(index).expect("a function at that place");
         let device = hw.device_at(index).expect("an endpoint");
-        let walked = hw.page_table(mem, &info).map_err(NoMapping::Refused).and_then(|(table, domain)| {
-            let contents = table.contents(mem).map_err(NoMapping::Broken)?;
-            Ok((domain, contents))
-        });
-        let mapping = walked.as_ref().map_err(|error| *error).map(|(domain, contents)| {
-            Mapping::of(mem, *domain, contents).expect("the walk read every table page")
-        });
         let faults = hw.units()[info.unit].faults();
-        let view = Self {
+        Self {
             bdf: info.bdf,
             rid: info.rid,
             tokens,
@@ -126,8 +126,87 @@ impl DeviceView {
             resets: u32::try_from(device.peek(reg::RESET_CNT, hw.now()) & 0xffff_ffff).expect("32 bits"),
             uptime: device.peek(reg::UPTIME, hw.now()),
             irq_pending: device.irq_pending(),
+        }
+    }
+}
+
+/// Looks at devices again and again.
+///
+/// What a page table maps follows from the bytes of its pages. They are all read and compared with those of the last walk, and a table is
+/// walked anew where one differs: what is seen is what [`DeviceView::observe`] sees.
+#[derive(Clone, Debug, Default)]
+pub struct Observer {
+    /// The last walk for each device, by its place.
+    walked: BTreeMap<usize, Walked>,
+}
+
+/// A walk that came to its end, and what it read.
+#[derive(Clone, Debug)]
+struct Walked {
+    table: PageTable,
+    mapping: Mapping,
+    contents: Rc<Contents>,
+    bytes: Vec<u8>,
+}
+
+/// Most bytes of tables that are kept for a device: the tables of 8 GiB.
+const MOST_KEPT: usize = 16 << 20;
+
+impl Walked {
+    fn new(mem: &PhysMem, table: PageTable) -> Result<Self, NoMapping> {
+        let contents = table.contents(mem).map_err(NoMapping::Broken)?;
+        let mapping = Mapping::of(mem, 0, &contents).expect("the walk read every table page");
+        let size = contents.tables.len().saturating_mul(4096);
+        let mut bytes = vec![0; if size <= MOST_KEPT { size } else { 0 }];
+        for (table, page) in contents.tables.iter().zip(bytes.chunks_mut(4096)) {
+            mem.read(table.addr(), page).expect("the walk read every table page");
+        }
+        Ok(Self { table, mapping, contents: Rc::new(contents), bytes })
+    }
+
+    /// Whether a walk now would read the same.
+    fn holds(&self, mem: &PhysMem, table: PageTable) -> bool {
+        let mut now = [0; 4096];
+        let mut pages = self.contents.tables.iter().zip(self.bytes.chunks(4096));
+        self.table == table
+            && !self.bytes.is_empty()
+            && pages.all(|(table, then)| mem.read(table.addr(), &mut now).is_ok() && now == *then)
+    }
+}
+
+impl Observer {
+    /// As [`DeviceView::observe`].
+    ///
+    /// # Panics
+    /// If the function is a bridge or there is none at that place.
+    #[must_use]
+    pub fn observe(
+        &mut self,
+        hw: &Hardware,
+        mem: &PhysMem,
+        index: usize,
+        tokens: Tokens,
+    ) -> (DeviceView, Rc<Contents>) {
+        let info = hw.function_at(index).expect("a function at that place");
+        let walked = hw
+            .page_table(mem, &info)
+            .map_err(NoMapping::Refused)
+            .and_then(|(table, domain_id)| Ok((self.walk(mem, index, table)?, domain_id)));
+        let (mapping, contents) = match walked {
+            Ok((walked, domain_id)) => {
+                (Ok(Mapping { domain_id, ..walked.mapping.clone() }), Rc::clone(&walked.contents))
+            }
+            Err(why) => (Err(why), Rc::default()),
         };
-        (view, walked.map(|(_, contents)| contents).unwrap_or_default())
+        (DeviceView::of(hw, index, tokens, mapping), contents)
+    }
+
+    fn walk(&mut self, mem: &PhysMem, index: usize, table: PageTable) -> Result<&Walked, NoMapping> {
+        if !self.walked.get(&index).is_some_and(|walked| walked.holds(mem, table)) {
+            self.walked.remove(&index);
+            self.walked.insert(index, Walked::new(mem, table)?);
+        }
+        Ok(&self.walked[&index])
     }
 }
 

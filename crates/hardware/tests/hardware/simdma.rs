@@ -1,6 +1,7 @@
 //! The device: registers, operations, rings, interrupts.
 
 use luosim_hardware::driver::{Driver, GuestMemory};
+use luosim_hardware::iommu::{Permissions, RamRef};
 use luosim_hardware::pci::config::{bits, command, reg as pci_reg, status as pci_status};
 use luosim_hardware::simdma::layout::{FLAG_COPIED, ctrl, reg, status};
 use luosim_hardware::simdma::{Completion, Descriptor, Op, Outcome, Stamp};
@@ -446,6 +447,67 @@ fn completions_that_no_device_wrote_are_not_intact() {
     }
 }
 
+/// Where the device's own tables are mapped for it: leaf, the level above, contexts, root.
+const TABLES: u64 = BASE + 0x10_0000;
+
+/// A machine whose device may write the tables that it is translated by, and has entries to write in the last page of its memory.
+fn self_mapped() -> World {
+    let mut world = World::new(None);
+    let tables = world.tables();
+    let frames = [tables[3], tables[2], tables[5], tables[4]];
+    for (iova, frame) in (TABLES..).step_by(4096).zip(frames) {
+        let mut mem = RamRef(&mut world.ram);
+        world.table.map(&mut mem, iova, frame.addr(), 4096, Permissions::READ_WRITE).unwrap();
+    }
+    let entries: Vec<u8> = (0..512usize)
+        .map(|word| match word % 8 {
+            5 => 0,
+            // Reading only.
+            6 => world.frames[2 + word % 9].addr().raw() | 1,
+            _ => world.frames[2 + word % 9].addr().raw() | 3,
+        })
+        .flat_map(u64::to_le_bytes)
+        .collect();
+    assert!(world.guest().1.write(BASE + 0xb000, &entries));
+    world
+}
+
+#[test]
+fn what_a_device_writes_to_its_tables_holds_from_the_next_request() {
+    let mut world = self_mapped();
+    // Pages 2 and 3 change places between two fills, and page 4 goes: all in one run of ticks.
+    let entry = |world: &World, page: usize| world.frames[page].addr().raw() | 3;
+    let swapped = [entry(&world, 3), entry(&world, 2), 0].map(u64::to_le_bytes).concat();
+    assert!(world.guest().1.write(BASE + 0xa000, &swapped));
+    let work = [
+        fill(BASE + 0x2000, 64, 1),
+        fill(BASE + 0x3000, 64, 2),
+        fill(BASE + 0x4000, 64, 3),
+        Descriptor::new(Op::Copy, BASE + 0xa000, TABLES + 16, 24, 4),
+        fill(BASE + 0x2040, 64, 5),
+        fill(BASE + 0x4040, 64, 6),
+    ];
+    let outcomes = run(&mut world, &work);
+    use Outcome::{Done, Fault};
+    assert_eq!(outcomes, [Done, Done, Done, Done, Done, Fault]);
+    let written =
+        |world: &mut World, page: u64, at: u64| bytes(world, BASE + 0x1000 * page + at, 16) != [0; 16];
+    assert!(written(&mut world, 2, 0) && written(&mut world, 3, 0x40) && !written(&mut world, 2, 0x40));
+    assert!(!written(&mut world, 4, 0x40));
+}
+
+/// Fills, and copies of entries into tables.
+fn rewriting() -> impl Strategy<Value = Descriptor> {
+    let fills = (2u64..11, 0u64..16, 1u32..12)
+        .prop_map(|(page, at, units)| fill(BASE + 4096 * page + 64 * at, 16 * units, page));
+    let copies = (0u64..500, prop::sample::select(vec![0u64, 0, 0, 0, 0, 1, 2, 3]), 2u64..11, 1u32..5);
+    let copies = copies.prop_map(|(word, table, slot, words)| {
+        let to = TABLES + 4096 * table + 8 * slot;
+        Descriptor::new(Op::Copy, BASE + 0xb000 + 8 * word, to, 8 * words, word)
+    });
+    prop_oneof![2 => fills, 1 => copies]
+}
+
 fn descriptor() -> impl Strategy<Value = Descriptor> {
     let at = || (0x20u64..0xc0).prop_map(|unit| BASE + 0x2000 + 16 * unit);
     (prop::sample::select(Op::ALL), at(), at(), 1u32..20, any::<u64>()).prop_map(
@@ -488,6 +550,29 @@ proptest! {
         prop_assert_eq!(whole.hw.digest(), cut.hw.digest());
         prop_assert_eq!(&whole.hw, &cut.hw);
         for frame in whole.frames.iter().chain(&whole.other_frames) {
+            let page = |world: &World| world.ram.mem.read_obj::<[u8; 4096]>(frame.addr()).unwrap();
+            prop_assert_eq!(page(whole), page(cut));
+        }
+    }
+
+    /// A device that rewrites the tables it goes through is translated as if each request were walked for.
+    #[test]
+    fn tables_that_a_device_rewrites_are_those_it_goes_through(
+        descriptors in prop::collection::vec(rewriting(), 1..60),
+    ) {
+        let mut worlds = [self_mapped(), self_mapped()];
+        for world in &mut worlds {
+            let mut driver = world.driver(false);
+            let (hw, mut guest) = world.guest();
+            descriptors.iter().for_each(|one| driver.post(&mut guest, *one).unwrap());
+            driver.ring(hw);
+            world.start_other();
+        }
+        let [whole, cut] = &mut worlds;
+        whole.tick(400);
+        (0..400).for_each(|_| cut.tick(1));
+        prop_assert_eq!(&whole.hw, &cut.hw);
+        for frame in (1..whole.ram.frames.frame_count()).map(luosim_physmem::Pfn::new) {
             let page = |world: &World| world.ram.mem.read_obj::<[u8; 4096]>(frame.addr()).unwrap();
             prop_assert_eq!(page(whole), page(cut));
         }

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use luosim_abi::quirk::Quirk;
 
 use super::action::Action;
-use super::devices;
+use super::devices::{self, Place};
 use super::draw::{Draw, last_steps};
 use super::finding::{self, Finding};
 use super::invariant::Invariant;
@@ -39,6 +39,8 @@ pub struct Broken {
 pub struct Campaign {
     common: Common,
     world: World,
+    /// Where device workloads run.
+    place: Place,
 }
 
 /// How often a seed is run again without a quirk that was found in it.
@@ -52,7 +54,7 @@ impl Campaign {
     /// # Errors
     /// The host has no room for a machine.
     pub fn new(common: Common) -> Result<Self, String> {
-        Ok(Self { common, world: World::new(64 << 20)? })
+        Ok(Self { common, world: World::new(64 << 20)?, place: Place::default() })
     }
 
     /// The options of a seed.
@@ -97,8 +99,9 @@ impl Campaign {
     fn device_seed(&mut self, seed: u64) -> Result<Outcome, String> {
         let options = self.common.command_line();
         let mut result = Err(String::from("it did not come to an end"));
+        let place = &mut self.place;
         let panicked = guarded(|| {
-            result = devices::seed(seed, None, &options);
+            result = devices::seed_in(place, seed, None, &options);
             None
         });
         if let Some(violation) = panicked {

@@ -18,7 +18,8 @@ use super::invariant::Invariant;
 use super::rng::Rng;
 use super::world::Tally;
 use crate::Options;
-use crate::runner::{Failed, Traced, trace};
+pub use crate::runner::Place;
+use crate::runner::{Failed, Traced, trace, trace_in};
 
 /// Where guest memory lies for devices.
 const IOVA: i128 = 0x1_0000_0000;
@@ -42,8 +43,8 @@ pub struct Ran {
 ///
 /// # Errors
 /// The host has no room for a machine.
-pub fn look(scenario: &Scenario) -> Result<(Tally, Option<String>), String> {
-    let traced = trace(scenario, &Options::default(), false)?;
+pub fn look(place: &mut Place, scenario: &Scenario) -> Result<(Tally, Option<String>), String> {
+    let traced = trace_in(place, scenario, &Options::default(), false)?;
     Ok((tally(&traced), traced.failed.map(|failed| failed.message)))
 }
 
@@ -58,8 +59,16 @@ fn tally(traced: &Traced) -> Tally {
 /// # Errors
 /// The host has no room for a machine.
 pub fn seed(seed: u64, quirk: Option<Quirk>, options: &str) -> Result<Ran, String> {
+    seed_in(&mut Place::default(), seed, quirk, options)
+}
+
+/// [`seed`], in memory that other seeds were run in.
+///
+/// # Errors
+/// The host has no room for a machine.
+pub fn seed_in(place: &mut Place, seed: u64, quirk: Option<Quirk>, options: &str) -> Result<Ran, String> {
     let scenario = draw(seed, quirk);
-    let traced = trace(&scenario, &Options::default(), quirk.is_some())?;
+    let traced = trace_in(place, &scenario, &Options::default(), quirk.is_some())?;
     let digest = traced.answers.iter().fold(seed, |hash, answer| super::invariant::mix(hash, word(*answer)));
     let finding = match &traced.failed {
         Some(failed) => Some(investigate((seed, quirk, options), &scenario, failed)?),

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use luosim_abi::{Errno, KResult};
-use luosim_hardware::driver::{Driver, DriverError, GuestMemory as _};
+use luosim_hardware::driver::{Driver, DriverError};
 use luosim_hardware::timeline::Phase;
-use luosim_hardware::verify::{Checker, Invariant, Mode, TimePoint, Violation};
+use luosim_hardware::verify::{Invariant, Violation};
 use luosim_hardware::{Bdf, Hardware};
 use luosim_machine::process::Pid;
 use luosim_machine::{GuestRam, Standing};
@@ -190,16 +190,11 @@ impl Runner<'_> {
     fn dma_check(&mut self, pid: Pid, ram: i32, call: &Call) -> Answer {
         let function = bdf(call)?;
         let none = || Errno::ENODEV.because(format!("no driver of a guest was started for {function}"));
-        let mut guest = self.guests.get(&function).cloned().ok_or_else(none)?;
-        let look = |mem: &mut GuestRam<'_>| {
-            let new = guest.driver.drain(mem).map(<[_]>::to_vec)?;
-            let bad = guest.driver.bad_stamps(mem, 1);
-            let mut checker = Checker::new(Mode::Continues);
-            checker.completions(TimePoint::T6, &guest.driver, |iova, buf| mem.read(iova, buf));
-            Ok((new, bad, checker.take_violations()))
-        };
-        let (new, bad, wrong) = self.on().guest_memory(pid, (ram, guest.base), look)?.map_err(bad_driver)?;
+        let mut guest = self.guests.remove(&function).ok_or_else(none)?;
+        let looked =
+            self.on().guest_memory(pid, (ram, guest.base), |mem: &mut GuestRam<'_>| guest.check(mem));
         self.guests.insert(function, guest);
+        let (new, bad, wrong) = looked?.map_err(bad_driver)?;
         self.note_driven(call, &wrong, bad.is_empty());
         let count = u64::try_from(new.len()).expect("a count");
         let want = u64_of(call, "completions", 1);

@@ -6,8 +6,8 @@
 //! program stored to guest memory or to registers, or the device was started anew.
 
 use luosim_abi::KResult;
-use luosim_hardware::driver::{Driver, GuestMemory as _};
-use luosim_hardware::simdma::layout::reg;
+use luosim_hardware::driver::{BadStamp, Driver, DriverError, GuestMemory as _};
+use luosim_hardware::simdma::layout::{Completion, reg};
 use luosim_hardware::verify::{Checker, Invariant, Mode, TimePoint, Violation};
 use luosim_hardware::{Bdf, Hardware};
 use luosim_machine::process::Pid;
@@ -24,6 +24,9 @@ struct Home {
     fd: i32,
 }
 
+/// New completions, the first stamp that is not there, and what does not hold.
+pub(super) type Found = (Vec<Completion>, Vec<BadStamp>, Vec<Violation>);
+
 /// A driver of a guest, and the one beside it.
 #[derive(Clone, Debug)]
 pub(super) struct Guest {
@@ -32,6 +35,8 @@ pub(super) struct Guest {
     /// Address of guest memory for the device.
     pub(super) base: u64,
     beside: Driver,
+    /// What is checked of it, and what of guest memory was found good.
+    checker: Checker,
     home: Option<Home>,
     /// Session and token under which guest memory was preserved last.
     kept: Option<(Vec<u8>, u64)>,
@@ -54,8 +59,18 @@ impl Guest {
         // A device that already did something counts on from there: its numbers are not those of this driver.
         let fresh = register(hw, driver.bdf, reg::SEQ) == 0;
         let home = fresh.then(|| Home { process: process.to_owned(), pid, fd });
-        let beside = driver.clone();
-        Self { driver, base, beside, home, kept: None, came: false, resets, looked: hw.now() }
+        let (beside, checker) = (driver.clone(), Checker::new(Mode::Continues));
+        Self { driver, base, beside, checker, home, kept: None, came: false, resets, looked: hw.now() }
+    }
+
+    /// What the guest's own driver finds when it is told to look: new completions, stamps that are not there, and what does not hold.
+    pub(super) fn check(&mut self, mem: &GuestRam<'_>) -> Result<Found, DriverError> {
+        let mut driver = self.driver.clone();
+        let new = driver.drain(mem)?.to_vec();
+        let bad = self.checker.bad_stamps(&driver, |iova, buf| mem.read(iova, buf));
+        self.checker.completions(TimePoint::T6, &driver, |iova, buf| mem.read(iova, buf));
+        self.driver = driver;
+        Ok((new, bad, self.checker.take_violations()))
     }
 
     /// What does not hold in memory now.
@@ -66,9 +81,9 @@ impl Guest {
         let seq = hw.filter(|_| same).map(|hw| register(hw, bdf, reg::SEQ));
         self.looked = hw.map_or(0, Hardware::now);
         let Some(home) = &self.home else { return Ok(Vec::new()) };
-        let (pid, fd, beside, came) = (home.pid, home.fd, &mut self.beside, self.came);
+        let (pid, fd, came) = (home.pid, home.fd, self.came);
+        let (beside, checker) = (&mut self.beside, &mut self.checker);
         machine.guest_memory(pid, (fd, self.base), |mem: &mut GuestRam<'_>| {
-            let mut checker = Checker::new(Mode::Continues);
             if beside.drain(mem).is_ok() {
                 let seq = seq.unwrap_or_else(|| beside.seen());
                 let read = |iova, buf: &mut [u8]| mem.read(iova, buf);

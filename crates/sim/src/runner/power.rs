@@ -7,7 +7,7 @@ use luosim_abi::release::ReleaseId;
 use luosim_luo::Stop;
 use luosim_machine::process::Pid;
 use luosim_machine::{BootOptions, BootReport, Machine, Outcome};
-use luosim_physmem::{PAGE_SIZE, PhysAddr, PhysMem};
+use luosim_physmem::{PAGE_SIZE, PhysAddr};
 use luosim_posted::subsystem::{Callback, Fault};
 use luosim_scenario::{Call, Op};
 
@@ -18,6 +18,10 @@ use crate::transcript::Record;
 fn quirks(call: &Call, name: &str) -> Vec<Quirk> {
     let text = call.text(name).unwrap_or("");
     text.split('|').filter_map(|quirk| Quirk::from_name(quirk.trim())).collect()
+}
+
+fn lines(report: &BootReport) -> Vec<String> {
+    report.log.lines.iter().map(|line| line.text.clone()).collect()
 }
 
 fn subsystem_fault(call: &Call) -> Fault {
@@ -46,8 +50,7 @@ impl Runner<'_> {
             Op::Boot | Op::ColdReset => {
                 let (release, options) = self.boot_options(call);
                 if self.machine.is_none() {
-                    let memory = PhysMem::anonymous(self.memory).map_err(|error| error.to_string())?;
-                    self.machine = Some(super::new_machine(memory, self.profile));
+                    self.machine = Some(super::new_machine(self.memory()?, self.profile));
                 }
                 if call.op == Op::ColdReset {
                     self.records
@@ -117,7 +120,13 @@ impl Runner<'_> {
     }
 
     pub(super) fn boot_cold(&mut self, release: ReleaseId, options: &BootOptions) {
-        let report = self.on().cold_reset(release, options);
+        let used = std::mem::take(&mut self.used);
+        let machine = self.on();
+        let report = if used {
+            machine.cold_boot_in_place(release, options)
+        } else {
+            machine.cold_reset(release, options)
+        };
         self.booted(report);
     }
 
@@ -134,7 +143,7 @@ impl Runner<'_> {
             reason: report.outcome.reason().map(str::to_owned),
             blocks,
             pages,
-            log: report.log.lines.iter().map(|line| line.text.clone()).collect(),
+            log: if self.quiet { Vec::new() } else { lines(&report) },
         });
         self.last_boot = Some(report);
         self.record_assumed();
