@@ -4,7 +4,8 @@
 //! ([`layout`], [`walk`]). With the switch off requests pass as they are: that is the state after power on, and what a
 //! kernel that loses a unit falls back to. Optionally a unit remembers ([`IommuUnit::set_cache`]). [`table`] is for kernels
 //! and builds the tables. Not modelled: interrupt remapping, PASIDs, page requests, a queue for invalidations (a write to
-//! INVAL has taken effect when it returns).
+//! INVAL has taken effect when it returns). In a run of ticks, when nobody but devices acts, a walk is made anew only if a device wrote to a
+//! page that it read, which nothing can tell from a walk each time.
 
 mod cache;
 pub mod fault;
