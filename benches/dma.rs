@@ -2,8 +2,6 @@
 //! IOMMU's tables.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-// Its allocator is the command's.
-use luosim_benches as _;
 use luosim_hardware::iommu::{
     ContextEntry, Levels, PageTable, Permissions, RamRef, RootTable, reg as iommu_reg,
 };

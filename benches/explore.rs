@@ -6,10 +6,8 @@
 use std::time::Instant;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-// Its allocator is the command's.
 use luosim_abi::quirk::Quirk;
 use luosim_abi::release::ReleaseId;
-use luosim_benches as _;
 use luosim_machine::faults::Argument;
 use luosim_sim::explore::action::{Action, Plan};
 use luosim_sim::explore::campaign::{Broken, Campaign};
