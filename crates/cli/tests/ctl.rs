@@ -118,6 +118,35 @@ fn a_crash_and_a_cold_reset_lose_them() {
     assert!(reset.contains("lost: cold reset"), "{reset}");
 }
 
+/// Each posted design is looked at, jumps without anything that was prepared, and crashes.
+#[test]
+fn a_posted_design_is_looked_at_too() {
+    if !gate_works() {
+        return;
+    }
+    for design in ["posted-v2", "posted-v3", "posted-v4"] {
+        let folder = workshop();
+        let script = "echo start $LUOSIM_GENERATION; exec sleep 60";
+        let arguments = ["exec", "--generations", "3", "--release", design, "--", "sh", "-c", script];
+        let running = Running::start(folder.path(), &arguments);
+        running.wait_until(0, |printed| printed.contains("start 1"));
+        let mut run = Run { folder, running };
+        let status = run.asked(&["status"]);
+        assert!(status.starts_with(&format!("kernel 1, Linux {design}; ")), "{status}");
+        assert!(status.contains("sessions: 0 outgoing, 0 incoming"), "{status}");
+        assert!(run.asked(&["log"]).ends_with("liveupdate: undefined -> normal\n"));
+        assert_eq!(run.asked(&["kexec"]), "");
+        run.running.wait_until(0, |printed| printed.contains("start 2"));
+        assert!(run.asked(&["status"]).starts_with("kernel 2, "));
+        assert_eq!(run.asked(&["crash"]), "");
+        run.running.wait_until(0, |printed| printed.contains("start 3"));
+        assert_eq!(run.asked(&["kexec"]), "");
+        let (code, printed) = run.running.end();
+        assert_eq!(code, 0, "{printed}");
+        assert!(printed.contains("cold: there is no handover"), "{printed}");
+    }
+}
+
 #[test]
 fn without_a_run_it_says_so() {
     let folder = workshop();
