@@ -1,10 +1,10 @@
 //! The command at the head of a scenario that `luosim explore` wrote finds the same again.
 
-use assert_cmd::Command;
+use std::process::Command;
 
 /// Lines of the results that are findings.
 fn findings(arguments: &[&str]) -> Vec<serde_json::Value> {
-    let output = Command::cargo_bin("luosim").expect("built").args(arguments).output().expect("it runs");
+    let output = Command::new(env!("CARGO_BIN_EXE_luosim")).args(arguments).output().expect("it runs");
     let lines = String::from_utf8(output.stdout).expect("text");
     let lines = lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
     lines.filter(|line| line["finding"].is_object() || line["kind"] == "finding").collect()
