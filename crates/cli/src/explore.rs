@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use luosim_abi::quirk::Quirk;
 use luosim_abi::release::ReleaseId;
 use luosim_sim::explore::options::{Chain, Common, DeviceSeeds, FaultKind, Faults};
 
@@ -32,6 +33,7 @@ Examples:
   luosim explore --seeds 42..43 -v                   one seed, and what it drew
   luosim explore --shard 3/8 --out results           an eighth of the seeds, on one machine of eight
   luosim explore --merge results/*.jsonl             the results of all of them, joined
+  luosim explore --quirk planted-canary --seeds 0..9 one defect on, every other off
   luosim explore --zoo                               each known or planted defect must be found
 
 Exit codes: 0 nothing found, 1 findings (`--strict-quirks`: or quirks), 2 bad input, 3 luosim's own fault.";
@@ -89,6 +91,9 @@ pub(crate) struct ExploreArguments {
     /// Switch known and planted defects on, one at a time; each must be found within a minute
     #[arg(long)]
     zoo: bool,
+    /// Switch this defect on and every other off, as `--zoo` does; its findings name the command with it
+    #[arg(long, value_name = "NAME", value_parser = quirk, conflicts_with = "zoo")]
+    quirk: Option<Quirk>,
     /// How results are written
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -137,6 +142,16 @@ fn faults(text: &str) -> Result<Faults, String> {
     })
 }
 
+fn quirk(text: &str) -> Result<Quirk, String> {
+    Quirk::from_name(text).ok_or_else(|| {
+        let names = Quirk::ALL.iter().map(|quirk| quirk.name());
+        match luosim_scenario::nearest(text, names) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => String::from("there is no such quirk; `luosim explore --zoo` lists them"),
+        }
+    })
+}
+
 impl ExploreArguments {
     fn common(&self) -> Common {
         let chain = match (self.release, &self.chain) {
@@ -149,7 +164,7 @@ impl ExploreArguments {
             steps: self.steps,
             faults: self.faults,
             as_documented: self.as_documented,
-            zoo: None,
+            zoo: self.quirk,
             in_turn: self.in_turn,
             devices: match (self.devices, self.no_devices) {
                 (true, _) => DeviceSeeds::All,
@@ -213,6 +228,17 @@ fn show(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_quirk_is_named_or_the_nearest_told() {
+        for known in Quirk::ALL {
+            assert_eq!(quirk(known.name()), Ok(*known));
+            let misspelt = format!("{}x", known.name());
+            let told = quirk(&misspelt).err();
+            assert_eq!(told, Some(format!("did you mean `{known}`?")));
+        }
+        assert!(quirk("weather").is_err_and(|told| told.contains("--zoo")));
+    }
 
     #[test]
     fn arguments_are_read() {

@@ -18,7 +18,7 @@ mod print;
 pub mod step;
 pub mod table;
 
-pub use diagnostic::Diagnostic;
+pub use diagnostic::{Diagnostic, nearest};
 pub use parse::parse;
 pub use print::print;
 pub use step::{Call, Scenario, Span, Step, Value};

@@ -47,7 +47,7 @@ fn look_for_device(quirk: Quirk) -> Result<Row, String> {
     let started = Instant::now();
     let mut seed = 0;
     loop {
-        let found = devices::seed(seed, Some(quirk), "--devices")?.finding;
+        let found = devices::seed(seed, Some(quirk), &format!("--devices --quirk {quirk}"))?.finding;
         seed += 1;
         if found.is_some() || started.elapsed() > MINUTE {
             return Ok(Row { quirk, seeds: seed, time: started.elapsed(), found });

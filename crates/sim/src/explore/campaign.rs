@@ -99,9 +99,9 @@ impl Campaign {
     fn device_seed(&mut self, seed: u64) -> Result<Outcome, String> {
         let options = self.common.command_line();
         let mut result = Err(String::from("it did not come to an end"));
-        let place = &mut self.place;
+        let (place, quirk) = (&mut self.place, self.common.zoo);
         let panicked = guarded(|| {
-            result = devices::seed_in(place, seed, None, &options);
+            result = devices::seed_in(place, seed, quirk, &options);
             None
         });
         if let Some(violation) = panicked {
@@ -111,7 +111,7 @@ impl Campaign {
         let ran = result?;
         let mut findings: Vec<Finding> = ran.finding.into_iter().collect();
         if seed.is_multiple_of(TWICE) && findings.is_empty() {
-            let again = devices::seed(seed, None, &options)?;
+            let again = devices::seed(seed, quirk, &options)?;
             if again.digest != ran.digest {
                 let detail = format!("two runs of seed {seed} answer differently");
                 let class = String::from("two runs");

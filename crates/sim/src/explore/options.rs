@@ -146,13 +146,15 @@ impl Common {
             Chain::Any => true,
             Chain::Fixed(releases) => releases.iter().all(|release| *release == ReleaseId::V7_3),
         };
-        known
-            && self.zoo.is_none()
-            && match self.devices {
+        match self.zoo {
+            // Only workloads of devices show a defect of devices, and nothing else shows another one.
+            Some(quirk) => known && quirk.of_devices(),
+            None => known && match self.devices {
                 DeviceSeeds::None => false,
                 DeviceSeeds::Some => !self.in_turn && Rng::new(seed ^ 0x00de_71ce).chance(1, DEVICE_SEEDS),
                 DeviceSeeds::All => true,
-            }
+            },
+        }
     }
 
     /// The options of the command that say the same.
@@ -172,7 +174,8 @@ impl Common {
             DeviceSeeds::Some => "",
             DeviceSeeds::All => " --devices",
         };
-        format!("--chain {chain} --steps {} --faults {faults}{documented}{in_turn}{devices}", self.steps)
+        let quirk = self.zoo.map(|quirk| format!(" --quirk {quirk}")).unwrap_or_default();
+        format!("--chain {chain} --steps {} --faults {faults}{documented}{in_turn}{devices}{quirk}", self.steps)
     }
 }
 
@@ -480,6 +483,16 @@ mod tests {
         for (index, (deed, _)) in DEEDS.iter().enumerate() {
             assert_eq!(*deed as usize, index, "{deed:?}");
         }
+    }
+
+    #[test]
+    fn the_command_line_names_the_quirk_that_is_on() {
+        for quirk in Quirk::ALL {
+            let common = Common { zoo: Some(*quirk), ..Common::default() };
+            assert!(common.command_line().ends_with(&format!(" --quirk {quirk}")), "{quirk}");
+            assert_eq!(common.has_devices(3), quirk.of_devices(), "{quirk}");
+        }
+        assert!(!Common::default().command_line().contains("--quirk"));
     }
 
     #[test]
