@@ -38,3 +38,8 @@ fn repeats(quirk: &str, seeds: &str) {
 fn a_planted_defect_is_found_again() {
     repeats("planted-canary", "0..20");
 }
+
+#[test]
+fn a_mistake_among_devices_is_found_again() {
+    repeats("table-page-skipped", "0..1");
+}

@@ -140,7 +140,7 @@ impl Results {
                 let _ = writeln!(text, "{title}:");
             }
             for group in groups {
-                describe(&mut text, group, folder);
+                describe(&mut text, (group, &self.options), folder);
             }
         }
         let Tally { seeds, steps, kexecs } = self.tally;
@@ -183,7 +183,7 @@ impl Results {
     }
 }
 
-fn describe(text: &mut String, group: &Group, folder: Option<&Path>) {
+fn describe(text: &mut String, (group, options): (&Group, &str), folder: Option<&Path>) {
     let Finding { seed, steps_found, steps, detail, .. } = &group.shortest;
     let _ = writeln!(
         text,
@@ -196,7 +196,7 @@ fn describe(text: &mut String, group: &Group, folder: Option<&Path>) {
             let _ = writeln!(text, "    luosim run --explain {}", folder.join(group.file_name()).display());
         }
         _ => {
-            let _ = writeln!(text, "    luosim explore --seeds {seed}..{} --out DIR", seed + 1);
+            let _ = writeln!(text, "    luosim explore --seeds {seed}..{} {options} --out DIR", seed + 1);
         }
     }
 }

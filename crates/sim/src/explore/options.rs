@@ -149,11 +149,16 @@ impl Common {
         match self.zoo {
             // Only workloads of devices show a defect of devices, and nothing else shows another one.
             Some(quirk) => known && quirk.of_devices(),
-            None => known && match self.devices {
-                DeviceSeeds::None => false,
-                DeviceSeeds::Some => !self.in_turn && Rng::new(seed ^ 0x00de_71ce).chance(1, DEVICE_SEEDS),
-                DeviceSeeds::All => true,
-            },
+            None => {
+                known
+                    && match self.devices {
+                        DeviceSeeds::None => false,
+                        DeviceSeeds::Some => {
+                            !self.in_turn && Rng::new(seed ^ 0x00de_71ce).chance(1, DEVICE_SEEDS)
+                        }
+                        DeviceSeeds::All => true,
+                    }
+            }
         }
     }
 
@@ -175,7 +180,10 @@ impl Common {
             DeviceSeeds::All => " --devices",
         };
         let quirk = self.zoo.map(|quirk| format!(" --quirk {quirk}")).unwrap_or_default();
-        format!("--chain {chain} --steps {} --faults {faults}{documented}{in_turn}{devices}{quirk}", self.steps)
+        format!(
+            "--chain {chain} --steps {} --faults {faults}{documented}{in_turn}{devices}{quirk}",
+            self.steps
+        )
     }
 }
 
