@@ -94,10 +94,18 @@ impl Timeline {
         })
     }
 
+    /// The spans, each with whether a guest stood still in it. When the first kernel comes up there is none yet: a blackout
+    /// begins with a freeze.
+    pub fn standstills(&self) -> impl Iterator<Item = (&Span, bool)> {
+        let first =
+            self.spans.iter().position(|span| span.phase == Phase::Freeze).unwrap_or(self.spans.len());
+        self.spans.iter().enumerate().map(move |(at, span)| (span, at >= first && span.phase.is_blackout()))
+    }
+
     /// Virtual nanoseconds that the guest stood still, all updates together.
     #[must_use]
     pub fn blackout(&self) -> u64 {
-        self.spans.iter().filter(|span| span.phase.is_blackout()).map(Span::nanoseconds).sum()
+        self.standstills().filter(|(_, still)| *still).map(|(span, _)| span.nanoseconds()).sum()
     }
 
     /// The live updates, each from its freeze to the next one's. What is preserved before a freeze is for that update,

@@ -146,13 +146,14 @@ pub struct TimelineLine {
 #[must_use]
 pub fn timeline_lines(machine: &luosim_machine::Machine) -> Vec<TimelineLine> {
     let Some(hardware) = machine.hardware() else { return Vec::new() };
-    let spans = hardware.timeline().spans.into_iter().filter(|span| span.to > span.from);
-    let line = |span: luosim_hardware::timeline::Span| {
+    let timeline = hardware.timeline();
+    let spans = timeline.standstills().filter(|(span, _)| span.to > span.from);
+    let line = |(span, blackout): (&luosim_hardware::timeline::Span, bool)| {
         let totals = span.totals();
         TimelineLine {
             phase: span.phase.name().to_owned(),
             kernel: span.epoch + 1,
-            blackout: span.phase.is_blackout(),
+            blackout,
             nanoseconds: span.nanoseconds(),
             operations: totals.ops,
             written: totals.bytes_written,

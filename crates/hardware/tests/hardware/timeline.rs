@@ -22,8 +22,11 @@ fn names(update: &Update) -> Vec<&'static str> {
 
 #[test]
 fn an_update_is_what_its_freeze_is_for() {
-    use Phase::{EarlyBoot, Finish, Freeze, Jump, Preserve, Reclaim, Retrieve, Run};
+    use Phase::{EarlyBoot, Finish, Freeze, Jump, Preserve, Reclaim, Retrieve, Run, UserSpace};
     let world = live(&[
+        // The first kernel comes up: no blackout.
+        (EarlyBoot, 7),
+        (UserSpace, 7),
         (Run, 5),
         (Preserve, 2),
         (Run, 1),
