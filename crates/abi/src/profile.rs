@@ -63,6 +63,8 @@ crate::named! {
             "retrieving an iommufd answers EOPNOTSUPP: it must fail, with which errno is not known";
         AttachmentFixed = "attachment-fixed",
             "attaching and detaching a preserved device answers EBUSY: known from a summary alone";
+        DetachedStays = "detached-stays",
+            "attaching a device that is preserved without a page table answers EBUSY: no series says so, luosim does where DMA goes on";
         NoReset = "no-reset",
             "a device is not reset at freeze and its DMA goes on: the stated goal, in no posted series";
         RestoreCommand = "restore-command",

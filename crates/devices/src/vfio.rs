@@ -266,14 +266,14 @@ fn page_table(parts: &mut Parts<'_>, context: u32, object: u32) -> KResult<u32> 
 fn check_fixed(devices: &Devices, bdf: Bdf) -> KResult<()> {
     let device = devices.vfio.device(bdf).expect("open files are of bound devices");
     let Some(outgoing) = device.outgoing else { return Ok(()) };
-    let why = match outgoing.iommu {
-        Some(_) => format!("{bdf} is preserved with its page table"),
+    let (rule, why) = match outgoing.iommu {
+        Some(_) => (Assumption::AttachmentFixed, "with its page table"),
         // What it would be attached to now is not carried, and the DMA that goes on would meet nothing at shutdown.
-        None if devices.profile.restores_iommufd() => format!("{bdf} is preserved without a page table"),
+        None if devices.profile.restores_iommufd() => (Assumption::DetachedStays, "without a page table"),
         None => return Ok(()),
     };
-    devices.assume(Assumption::AttachmentFixed);
-    Err(Errno::EBUSY.because(why))
+    devices.assume(rule);
+    Err(Errno::EBUSY.because(format!("{bdf} is preserved {why}")))
 }
 
 /// The device is not attached to what it was attached to any more.

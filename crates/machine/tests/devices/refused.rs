@@ -122,6 +122,25 @@ fn nothing_changes_while_it_is_preserved() {
     preserve_all(&mut machine, &vmm, own);
 }
 
+/// A device that is preserved while it is detached stays so where its DMA would go on; the posted series let it be attached.
+#[test]
+fn a_device_preserved_without_a_page_table_gets_none() {
+    for (profile, want) in [(Profile::Target, Some(Errno::EBUSY)), (Profile::Posted2026, None)] {
+        let mut machine = machine(profile);
+        let vmm = Vmm::start(&mut machine, BELOW);
+        machine.vfio_detach(vmm.pid, vmm.device).expect("attached");
+        let own = session(&mut machine, vmm.pid, b"vm");
+        preserve_all(&mut machine, &vmm, own);
+        machine.take_assumed();
+        assert_eq!(errno(machine.vfio_attach(vmm.pid, vmm.device, vmm.hwpt)), want, "{profile:?}");
+        assert_eq!(machine.take_assumed().contains(&Assumption::DetachedStays), want.is_some());
+        machine.close(vmm.pid, own).expect("open");
+        if want.is_some() {
+            machine.vfio_attach(vmm.pid, vmm.device, vmm.hwpt).expect("free again");
+        }
+    }
+}
+
 #[test]
 fn closing_the_session_gives_every_frame_back() {
     let mut machine = machine(Profile::Target);
