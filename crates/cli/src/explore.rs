@@ -143,13 +143,17 @@ fn faults(text: &str) -> Result<Faults, String> {
 }
 
 fn quirk(text: &str) -> Result<Quirk, String> {
-    Quirk::from_name(text).ok_or_else(|| {
+    let Some(quirk) = Quirk::from_name(text) else {
         let names = Quirk::ALL.iter().map(|quirk| quirk.name());
-        match luosim_scenario::nearest(text, names) {
+        return Err(match luosim_scenario::nearest(text, names) {
             Some(near) => format!("did you mean `{near}`?"),
             None => String::from("there is no such quirk; `luosim explore --zoo` lists them"),
-        }
-    })
+        });
+    };
+    if quirk.of_posted_designs() {
+        return Err(String::from("it is of a posted design, and seeds draw merged releases"));
+    }
+    Ok(quirk)
 }
 
 impl ExploreArguments {
@@ -232,7 +236,12 @@ mod tests {
     #[test]
     fn a_quirk_is_named_or_the_nearest_told() {
         for known in Quirk::ALL {
-            assert_eq!(quirk(known.name()), Ok(*known));
+            let own = quirk(known.name());
+            if known.of_posted_designs() {
+                assert!(own.is_err_and(|told| told.contains("merged releases")), "{known}");
+            } else {
+                assert_eq!(own, Ok(*known));
+            }
             let misspelt = format!("{}x", known.name());
             let told = quirk(&misspelt).err();
             assert_eq!(told, Some(format!("did you mean `{known}`?")));

@@ -408,10 +408,10 @@ impl Runner<'_> {
 
     /// The call as the transcript shows it: labels with their numbers.
     fn show(&self, process: &str, call: &Call) -> String {
-        let spec = call.op.spec();
         if self.quiet {
             return String::new();
         }
+        let spec = call.op.spec();
         let mut text = format!("{}(", spec.name);
         for (position, (index, value)) in call.values.iter().enumerate() {
             if position > 0 {

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use luosim_abi::quirk::Quirk;
 use luosim_sim::explore::campaign::Campaign;
-use luosim_sim::explore::devices;
 use luosim_sim::explore::finding::Finding;
 use luosim_sim::explore::options::{Common, DeviceSeeds};
 
@@ -42,27 +41,15 @@ fn look_for(quirk: Quirk, common: &Common) -> Result<Row, String> {
     }
 }
 
-/// Looks for a defect of device files by device workloads, which are drawn and judged apart from the others.
-fn look_for_device(quirk: Quirk) -> Result<Row, String> {
-    let started = Instant::now();
-    let mut seed = 0;
-    loop {
-        let found = devices::seed(seed, Some(quirk), &format!("--devices --quirk {quirk}"))?.finding;
-        seed += 1;
-        if found.is_some() || started.elapsed() > MINUTE {
-            return Ok(Row { quirk, seeds: seed, time: started.elapsed(), found });
-        }
-    }
-}
-
-/// Whether a run of seeds can show the defect, and the caller asked for its kind.
-fn asked(quirk: Quirk, devices: DeviceSeeds) -> bool {
-    let kind = match devices {
+/// Whether seeds of these options can show the defect, and the caller asked for its kind.
+fn asked(quirk: Quirk, common: &Common) -> bool {
+    let kind = match common.devices {
         DeviceSeeds::All => quirk.of_devices(),
         DeviceSeeds::None => !quirk.of_devices(),
         DeviceSeeds::Some => true,
     };
-    kind && !quirk.of_posted_designs() && !INVISIBLE.contains(&quirk)
+    let drawn = Common { zoo: Some(quirk), ..common.clone() }.has_devices(0) == quirk.of_devices();
+    kind && drawn && !quirk.of_posted_designs() && !INVISIBLE.contains(&quirk)
 }
 
 /// Runs the zoo, and tells of each defect once it is found or the minute is over.
@@ -71,7 +58,7 @@ fn asked(quirk: Quirk, devices: DeviceSeeds) -> bool {
 /// The host has no room for a machine.
 pub(crate) fn run(arguments: &ExploreArguments) -> Result<Ending, String> {
     let common = arguments.common();
-    let zoo: Vec<Quirk> = Quirk::ALL.iter().copied().filter(|quirk| asked(*quirk, common.devices)).collect();
+    let zoo: Vec<Quirk> = Quirk::ALL.iter().copied().filter(|quirk| asked(*quirk, &common)).collect();
     let width = zoo.iter().map(|quirk| quirk.name().len()).max().unwrap_or(0);
     let text = arguments.format == Format::Text;
     if text {
@@ -79,7 +66,7 @@ pub(crate) fn run(arguments: &ExploreArguments) -> Result<Ending, String> {
     }
     let mut count = 0;
     for quirk in &zoo {
-        let row = if quirk.of_devices() { look_for_device(*quirk)? } else { look_for(*quirk, &common)? };
+        let row = look_for(*quirk, &common)?;
         count += usize::from(row.found.is_some());
         print(&if text { line(&row, width) } else { json(&row)? });
     }

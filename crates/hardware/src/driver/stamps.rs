@@ -2,7 +2,8 @@
 //!
 //! Whether 16 bytes hold the stamp of a fill follows from the bytes, their address and the cookie of the fill. A look that is
 //! repeated after each step of a run meets mostly bytes that it has seen, so it keeps those that were good and computes the checksums of
-//! what changed. Every byte is read and compared each time, and how late the stamp is checked against what is completed by now: what is found is what a first look would find.
+//! what changed. Every byte is read and compared each time, and how late the stamp is is checked against what is completed by now: what
+//! is found is what a first look would find.
 
 use std::collections::BTreeMap;
 

@@ -209,11 +209,18 @@ impl Checker {
         seen <= seq
     }
 
-    /// After completions were read ([`Driver::drain`]) and before anything else happens: D10, and D13.
-    pub fn completions(&mut self, at: TimePoint, driver: &Driver, read: impl FnMut(u64, &mut [u8]) -> bool) {
+    /// After completions were read ([`Driver::drain`]) and before anything else happens: D10, and D13. Gives the first stamp that is not
+    /// in memory.
+    pub fn completions(
+        &mut self,
+        at: TimePoint,
+        driver: &Driver,
+        read: impl FnMut(u64, &mut [u8]) -> bool,
+    ) -> Vec<BadStamp> {
         self.order(at, driver);
         let bad = self.bad_stamps(driver, read);
         self.check(Invariant::D10, at, bad.first().map(|bad| bad_stamp(driver, bad)));
+        bad
     }
 
     /// Completions that were read, apart from what they complete: D10, and D13. Enough where [`Self::payloads`] found nothing.

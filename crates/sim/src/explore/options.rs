@@ -146,20 +146,13 @@ impl Common {
             Chain::Any => true,
             Chain::Fixed(releases) => releases.iter().all(|release| *release == ReleaseId::V7_3),
         };
-        match self.zoo {
-            // Only workloads of devices show a defect of devices, and nothing else shows another one.
-            Some(quirk) => known && quirk.of_devices(),
-            None => {
-                known
-                    && match self.devices {
-                        DeviceSeeds::None => false,
-                        DeviceSeeds::Some => {
-                            !self.in_turn && Rng::new(seed ^ 0x00de_71ce).chance(1, DEVICE_SEEDS)
-                        }
-                        DeviceSeeds::All => true,
-                    }
-            }
-        }
+        let drawn = || match self.devices {
+            DeviceSeeds::None => false,
+            DeviceSeeds::Some => !self.in_turn && Rng::new(seed ^ 0x00de_71ce).chance(1, DEVICE_SEEDS),
+            DeviceSeeds::All => true,
+        };
+        // Only workloads of devices show a defect of devices, and nothing else shows another one.
+        known && self.zoo.map_or_else(drawn, Quirk::of_devices)
     }
 
     /// The options of the command that say the same.

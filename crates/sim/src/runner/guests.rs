@@ -67,8 +67,7 @@ impl Guest {
     pub(super) fn check(&mut self, mem: &GuestRam<'_>) -> Result<Found, DriverError> {
         let mut driver = self.driver.clone();
         let new = driver.drain(mem)?.to_vec();
-        let bad = self.checker.bad_stamps(&driver, |iova, buf| mem.read(iova, buf));
-        self.checker.completions(TimePoint::T6, &driver, |iova, buf| mem.read(iova, buf));
+        let bad = self.checker.completions(TimePoint::T6, &driver, |iova, buf| mem.read(iova, buf));
         self.driver = driver;
         Ok((new, bad, self.checker.take_violations()))
     }
