@@ -170,6 +170,8 @@ crate::named! {
             "planted, devices: the new kernel resets the preserved devices that it finds";
         AbortSilencesDevice = "abort-silences-device",
             "planted, devices: a refused reboot takes bus mastering from the devices that it had frozen";
+        ScratchLent = "scratch-lent",
+            "planted, devices: frames of scratch are lent to memory files, and PRESERVE_FD takes them as they are";
     }
 }
 

@@ -15,7 +15,7 @@ use luosim_kho::tracker::Tally;
 use luosim_kho::{BootParams, Handover, Kho, KhoConfig};
 use luosim_luo::test_flbs::TestFlbs;
 use luosim_luo::{Carried, FileHandler, Luo, LuoConfig, Memory};
-use luosim_physmem::{FrameUse, Order, PhysMem, Ram};
+use luosim_physmem::{FrameUse, Order, PAGE_SIZE, Pfn, PhysMem, Ram};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -184,6 +184,15 @@ fn leave_free(ram: &mut Ram, left: u64) {
     }
 }
 
+/// Quirk `scratch-lent`: every second frame of the end of scratch is free to be allocated, single frames as files want them.
+fn lend_scratch(core: &mut Core) {
+    let Some(area) = core.kho.scratch().last() else { return };
+    let end = (area.addr.raw() + area.size) / PAGE_SIZE;
+    for frame in (end - area.size / PAGE_SIZE..end).rev().step_by(2).take(32) {
+        core.ram.frames.unreserve(Pfn::new(frame), 1).expect("scratch is reserved");
+    }
+}
+
 /// The profile of a kernel: work that is not released has one release as its base.
 fn profile_for(release: &Release, wanted: Profile, log: &mut KernelLog) -> Profile {
     if wanted == Profile::Mainline || release.takes_profiles() {
@@ -236,7 +245,7 @@ impl<'a> Setup<'a> {
             release,
             enabled: parameters.kho,
             scratch: parameters.scratch,
-            debug: options.kho_debug,
+            debug: options.kho_debug && !quirks.has(Quirk::ScratchLent),
         };
         let mut kho = Kho::boot(&mut ram, &mut log, config, params);
         devices::pass(hardware.as_deref_mut(), &mut ram.mem, Phase::EarlyBoot);
@@ -289,6 +298,9 @@ impl<'a> Setup<'a> {
         }
         devices::bring_up(luo, core, parameters.vfio)?;
         let drivers = modules.init(luo, core);
+        if quirks.has(Quirk::ScratchLent) {
+            lend_scratch(core);
+        }
         let control = release.posted.map(|design| Control::boot(core, design, *quirks, parameters));
         Ok((drivers, control.transpose()?))
     }
@@ -481,7 +493,7 @@ impl Machine {
             }
             carried => carried?,
         };
-        self.watch_preserved();
+        self.watch_carried();
         self.shut_devices_down();
         self.observe(TimePoint::T2);
         let kernel = self.running()?;

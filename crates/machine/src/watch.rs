@@ -280,10 +280,9 @@ impl Machine {
         if self.hardware().is_none() {
             return;
         }
-        let preserved = self.preserved_devices();
+        let preserved = self.watch_given_up();
         let fresh: Vec<usize> =
-            preserved.iter().copied().filter(|index| !self.watch.devices.contains_key(index)).collect();
-        self.watch.devices.retain(|index, _| preserved.contains(index));
+            preserved.into_iter().filter(|index| !self.watch.devices.contains_key(index)).collect();
         let Some(kernel) = self.kernel() else { return };
         let resets = kernel.profile().resets_at_freeze();
         if fresh.is_empty() {
@@ -304,6 +303,31 @@ impl Machine {
         }
         self.watch = watch;
         self.note_writes_anew();
+    }
+
+    /// The reboot goes through: devices that came and were not finished are not carried on, and nothing is promised for them.
+    pub(crate) fn watch_carried(&mut self) {
+        self.watch_preserved();
+        let preserved = self.preserved_devices();
+        self.watch.devices.retain(|index, _| preserved.contains(index));
+    }
+
+    /// Devices that are neither preserved any more nor came from the previous kernel are watched no longer: their sessions were
+    /// closed. Gives the places of those that are preserved.
+    fn watch_given_up(&mut self) -> BTreeSet<usize> {
+        let preserved = self.preserved_devices();
+        let came = |hardware: &Hardware, kernel: &Kernel, index: usize| {
+            let bdf = hardware.function_at(index).and_then(|info| info.bdf);
+            bdf.is_some_and(|bdf| kernel.core.devices.pci.is_incoming(bdf))
+        };
+        let mut watch = std::mem::take(&mut self.watch);
+        if let Some(kernel) = self.kernel()
+            && let Some(hardware) = kernel.core.hardware.as_deref()
+        {
+            watch.devices.retain(|index, _| preserved.contains(index) || came(hardware, kernel, *index));
+        }
+        self.watch = watch;
+        preserved
     }
 
     /// Places of the endpoints in the records that PCI core preserves now.
@@ -343,6 +367,7 @@ impl Machine {
         }
         if let Outcome::Panicked { reason } = outcome {
             self.watch_tables(reason);
+            self.watch_panic();
         }
         let mut watch = std::mem::take(&mut self.watch);
         let by_devices = self.hardware_and_memory().0.map(|hardware| {
@@ -358,6 +383,15 @@ impl Machine {
         self.watch_scratch();
         self.observe(TimePoint::T5);
         self.watch.others = None;
+    }
+
+    /// A kernel that stopped while it booted: devices went on until then.
+    fn watch_panic(&mut self) {
+        let mut watch = std::mem::take(&mut self.watch);
+        if let (Some(hardware), memory) = self.hardware_and_memory() {
+            watch.look(TimePoint::T4, hardware, memory, None);
+        }
+        self.watch = watch;
     }
 
     /// A kernel that stopped because a page of tables was not kept for it: one that a watched device goes through (D3).
@@ -425,6 +459,7 @@ impl Machine {
 
     /// A device moved on to another page table: what it went through before does not bind it any more.
     pub(crate) fn watch_moved(&mut self, bdf: Bdf) {
+        self.watch_given_up();
         let Some(hardware) = self.hardware() else { return };
         let found = endpoints(hardware).into_iter().find(|(_, at)| *at == Some(bdf)).map(|(index, _)| index);
         let Some(index) = found.filter(|index| self.watch.devices.contains_key(index)) else { return };

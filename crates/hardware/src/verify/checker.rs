@@ -96,7 +96,8 @@ impl Checker {
             }
         }
         if let (Some(frozen), true) = (&frozen, at <= TimePoint::T7) {
-            self.check(D4, at, dma(self.mode, frozen, view));
+            let master = first.as_ref().is_none_or(|first| first.master);
+            self.check(D4, at, dma(self.mode, master, frozen, view));
         }
         if let (Some(frozen), true) = (&frozen, at <= TimePoint::T6) {
             self.check(D11, at, delivered(frozen, view));
@@ -293,7 +294,7 @@ impl Checker {
             translations_changed(&first, view),
             tables_changed(&first, view),
             match self.mode {
-                Mode::Continues => dma(Mode::Continues, &first, view),
+                Mode::Continues => dma(Mode::Continues, first.master, &first, view),
                 // It may have been reset, or not have come to it.
                 Mode::ResetInFreeze => None,
             },
@@ -359,7 +360,8 @@ fn identity_changed(first: &DeviceView, view: &DeviceView) -> Option<String> {
     None
 }
 
-fn dma(mode: Mode, then: &DeviceView, now: &DeviceView) -> Option<String> {
+/// `master`: whether its requests passed when it was preserved. What could not go on before need not go on now.
+fn dma(mode: Mode, master: bool, then: &DeviceView, now: &DeviceView) -> Option<String> {
     let did = now.totals.since(&then.totals);
     let rid = then.rid;
     match mode {
@@ -367,6 +369,7 @@ fn dma(mode: Mode, then: &DeviceView, now: &DeviceView) -> Option<String> {
             let refused = now.refused.saturating_sub(then.refused);
             Some(format!("{rid} met {} faults, {refused} of them recorded by its IOMMU", did.faults))
         }
+        Mode::Continues if !master => None,
         Mode::Continues if did.drops > 0 => {
             Some(format!("{} steps of {rid} were stopped because bus mastering was off", did.drops))
         }

@@ -79,6 +79,8 @@ pub struct DeviceView {
     pub now: u64,
     /// Whether it has work and RUN is on.
     pub active: bool,
+    /// Whether it and every bridge above it are bus masters.
+    pub master: bool,
     /// What it did since power on.
     pub totals: Totals,
     /// Requests of it that its IOMMU unit recorded as refused, as far as the unit's log goes.
@@ -119,6 +121,7 @@ impl DeviceView {
             mapping,
             now: hw.now(),
             active: device.is_active(),
+            master: info.bdf.is_some_and(|bdf| hw.is_master(bdf)),
             totals: device.totals(),
             refused: faults.iter().filter(|fault| fault.rid == info.rid).map(|_| 1).sum(),
             seq: device.peek(reg::SEQ, hw.now()),

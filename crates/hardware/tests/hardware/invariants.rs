@@ -429,6 +429,32 @@ fn an_abort_is_checked_against_what_was_preserved() {
     }
 }
 
+/// An abort that finds nothing to say, of a device after what `before` did to it, and after some ticks.
+fn abort_is_quiet(before: impl Fn(&mut Run), ticks: u64) {
+    let mut run = Run::new(Wrong::Nothing, Mode::Continues);
+    run.guest_works();
+    before(&mut run);
+    let look = |run: &Run| DeviceView::observe(&run.world.hw, &run.world.ram.mem, run.guest, TOKENS).0;
+    run.checker.device(TimePoint::T1, run.guest, &look(&run));
+    run.world.tick(ticks);
+    let view = look(&run);
+    run.checker.aborted(TimePoint::T2, run.guest, &view);
+    assert_eq!(run.checker.take_violations(), [], "{view:?}");
+}
+
+/// Whichever tick of a loop the abort finds it in, also the one in which it goes back to the start.
+#[test]
+fn a_device_is_not_reproached_with_a_single_tick() {
+    for ticks in 0..80 {
+        abort_is_quiet(|run| run.world.tick(ticks), 1);
+    }
+}
+
+#[test]
+fn a_device_that_was_no_bus_master_before_need_not_be_one_after() {
+    abort_is_quiet(|run| run.world.hw.change_command(GUEST, 0, command::MASTER), 100);
+}
+
 #[test]
 fn a_fill_that_overruns_kills_a_canary() {
     // The unit behind the fill lies in the next page, which is mapped for the device by a table that is too long.

@@ -62,7 +62,7 @@ fn a_kernel_that_is_right_breaks_nothing() {
 }
 
 /// What is tried below, and the invariant that sees it.
-const TRIED: [(Quirk, Invariant); 8] = [
+const TRIED: [(Quirk, Invariant); 9] = [
     (Quirk::FolioSkipped, Invariant::D1),
     (Quirk::BridgeMasterCleared, Invariant::D4),
     (Quirk::LeafPoisoned, Invariant::D1),
@@ -71,6 +71,7 @@ const TRIED: [(Quirk, Invariant); 8] = [
     (Quirk::ReplaceInTwoSteps, Invariant::D4),
     (Quirk::FinishWhileAttached, Invariant::D14),
     (Quirk::DeviceResetAtBoot, Invariant::D9),
+    (Quirk::ScratchLent, Invariant::D12),
 ];
 
 #[test]
