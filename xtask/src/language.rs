@@ -12,9 +12,9 @@ const HEAD: &str = "\
 # The scenario language
 
 A scenario is a [KDL 2](https://kdl.dev) document: a `scenario` node with a name and `about`, an optional `machine` node with
-`memory` and `profile`, and steps in order. Steps of a process stand in a block `process NAME { … }`; a process starts at its first
-step. `as=` gives a descriptor a label, by which later steps of the process (and of children it forks later) name it. After a
-kexec or reset all processes and labels are gone.
+`memory`, `profile` and `phase-ticks` (time that each phase of a kexec takes devices; 256 if nothing is said), and steps in order.
+Steps of a process stand in a block `process NAME { … }`; a process starts at its first step. `as=` gives a descriptor a label, by
+which later steps of the process (and of children it forks later) name it. After a kexec or reset all processes and labels are gone.
 
 Every step must succeed, or fail with the errno in `error=`. Numbers may be hexadecimal; sizes are numbers or texts such as
 `\"64KiB\"` and `\"1GiB+5\"`; flags are names joined by `|` in a text. Contents are given as `text`, as `hex`, or as the pattern

@@ -87,6 +87,7 @@ impl Recorder {
             about,
             memory,
             profile: Profile::Mainline,
+            phase_ticks: None,
             steps: Vec::new(),
         };
         Self {

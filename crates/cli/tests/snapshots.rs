@@ -180,5 +180,5 @@ fn wrong_scenarios() {
         compare(&format!("wrong-{name}"), &output);
         count += 1;
     }
-    assert_eq!(count, 31);
+    assert_eq!(count, 32);
 }

@@ -47,7 +47,11 @@ pub struct Hardware {
     watch: Option<BTreeMap<Pfn, Bdf>>,
     mark: Mark,
     past: Vec<Span>,
+    phase_ticks: u32,
 }
+
+/// Ticks of each phase of a kexec, if nobody says so.
+const PHASE_TICKS: u32 = 256;
 
 /// A device that takes part in a tick.
 #[derive(Clone, Copy, Debug)]
@@ -69,13 +73,14 @@ impl Hardware {
         let totals = vec![Totals::default(); topology.0.len()];
         let mark = Mark { phase: Phase::Run, epoch: 0, from: 0, totals, refused: 0 };
         let (interrupts, watch, past) = (BTreeMap::new(), None, Vec::new());
-        Ok(Self { layout, topology, units, now: 0, epoch: 0, interrupts, watch, mark, past })
+        let phase_ticks = PHASE_TICKS;
+        Ok(Self { layout, topology, units, now: 0, epoch: 0, interrupts, watch, mark, past, phase_ticks })
     }
 
-    /// Power off and on again. The clock begins anew; caches of units and defects are as they were.
+    /// Power off and on again. The clock begins anew; how long a phase takes is as it was.
     pub fn cold_reset(&mut self) {
         let fresh = Self::new(self.layout.clone()).expect("the plan was built before");
-        *self = fresh;
+        *self = Self { phase_ticks: self.phase_ticks, ..fresh };
     }
 
     /// Ticks since power on.
@@ -455,6 +460,16 @@ impl Hardware {
         self.past.push(self.span());
         self.mark =
             Mark { phase, epoch: self.epoch, from: self.now, totals: self.totals(), refused: self.refused() };
+    }
+
+    /// How many ticks each phase of a kexec takes, 256 at first: with none, a kexec takes devices no time.
+    pub fn set_phase_ticks(&mut self, ticks: u32) {
+        self.phase_ticks = ticks;
+    }
+
+    /// The time of a phase of a kexec passes.
+    pub fn pass_phase(&mut self, mem: &mut PhysMem) {
+        self.tick(mem, u64::from(self.phase_ticks));
     }
 
     /// The phases so far, the present one included.

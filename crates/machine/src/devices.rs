@@ -1,7 +1,7 @@
 //! Hardware of a machine, and what a kernel does with it at boot and at shutdown.
 //!
 //! The hardware belongs to the machine as its memory does: whichever kernel runs has it, and between two kernels nobody. Time passes
-//! for it where the machine says so: [`Machine::tick`] while a kernel runs, and a fixed number of ticks in each phase of a kexec, so that DMA goes on in the middle of a boot.
+//! for it where the machine says so: [`Machine::tick`] while a kernel runs, and [as many ticks](Hardware::set_phase_ticks) in each phase of a kexec as its owner says, so that DMA goes on in the middle of a boot.
 
 use luosim_abi::devices::{iommu, pci};
 use luosim_abi::quirk::Quirk;
@@ -17,8 +17,6 @@ use luosim_devices::DeviceHost as _;
 use crate::core::Core;
 use crate::{Machine, State};
 
-/// Ticks of each phase of a kexec.
-const PHASE_TICKS: u64 = 256;
 /// Ticks of each call that preserves, retrieves or finishes.
 const CALL_TICKS: u64 = 16;
 
@@ -26,7 +24,7 @@ const CALL_TICKS: u64 = 16;
 pub(crate) fn pass(hardware: Option<&mut Hardware>, memory: &mut PhysMem, phase: Phase) {
     if let Some(hardware) = hardware {
         hardware.enter(phase);
-        hardware.tick(memory, PHASE_TICKS);
+        hardware.pass_phase(memory);
     }
 }
 
@@ -142,7 +140,7 @@ impl Machine {
         }
         let hardware = core.hardware.as_deref_mut();
         if let Some(hardware) = hardware {
-            hardware.tick(&mut core.ram.mem, PHASE_TICKS);
+            hardware.pass_phase(&mut core.ram.mem);
         }
     }
 

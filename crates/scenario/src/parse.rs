@@ -12,7 +12,7 @@ use crate::check;
 use crate::diagnostic::{Diagnostic, suggest};
 use crate::names;
 use crate::nesting::{self, Fault};
-use crate::step::{Call, DEFAULT_MEMORY, Scenario, Span, Step, Value};
+use crate::step::{Call, DEFAULT_MEMORY, MOST_PHASE_TICKS, Scenario, Span, Step, Value};
 use crate::table::{Kind, OPERATIONS, Op, Param, Spec};
 
 /// Largest document.
@@ -145,25 +145,29 @@ impl Reader {
 
     fn machine(&mut self, node: &KdlNode) {
         for entry in node.entries() {
-            if entry.name().map(kdl::KdlIdentifier::value) == Some("profile") {
-                self.profile(entry);
-                continue;
+            match entry.name().map(kdl::KdlIdentifier::value) {
+                Some("profile") => self.profile(entry),
+                Some("phase-ticks") => self.phase_ticks(entry),
+                name => self.memory(entry, name == Some("memory")),
             }
-            let memory = match (entry.name().map(kdl::KdlIdentifier::value), entry.value()) {
-                (Some("memory"), KdlValue::String(text)) => names::size(text),
-                (Some("memory"), KdlValue::Integer(bytes)) => u64::try_from(*bytes).ok(),
-                _ => None,
-            };
-            match memory.filter(|bytes| bytes % 4096 == 0 && (16 << 20..=1 << 40).contains(bytes)) {
-                Some(memory) => self.scenario.memory = memory,
-                None => self.problems.push(
-                    Diagnostic::new(
-                        entry_span(entry),
-                        "`machine` takes `memory`, from 16MiB to 1TiB in pages, and `profile`",
-                    )
-                    .with_help("for example: machine memory=\"256MiB\" profile=\"target\""),
-                ),
-            }
+        }
+    }
+
+    fn memory(&mut self, entry: &KdlEntry, named: bool) {
+        let memory = match entry.value() {
+            KdlValue::String(text) if named => names::size(text),
+            KdlValue::Integer(bytes) if named => u64::try_from(*bytes).ok(),
+            _ => None,
+        };
+        match memory.filter(|bytes| bytes % 4096 == 0 && (16 << 20..=1 << 40).contains(bytes)) {
+            Some(memory) => self.scenario.memory = memory,
+            None => self.problems.push(
+                Diagnostic::new(
+                    entry_span(entry),
+                    "`machine` takes `memory`, from 16MiB to 1TiB in pages, `profile` and `phase-ticks`",
+                )
+                .with_help("for example: machine memory=\"256MiB\" profile=\"target\""),
+            ),
         }
     }
 
@@ -176,6 +180,18 @@ impl Reader {
                 let problem =
                     Diagnostic::new(entry_span(entry), format!("`profile` cannot be {}", entry.value()));
                 self.problems.push(problem.with_help(format!("one of: {}", known.join(", "))));
+            }
+        }
+    }
+
+    fn phase_ticks(&mut self, entry: &KdlEntry) {
+        let ticks = entry.value().as_integer().and_then(|ticks| u32::try_from(ticks).ok());
+        match ticks.filter(|ticks| *ticks <= MOST_PHASE_TICKS) {
+            Some(ticks) => self.scenario.phase_ticks = Some(ticks),
+            None => {
+                let problem =
+                    Diagnostic::new(entry_span(entry), format!("`phase-ticks` cannot be {}", entry.value()));
+                self.problems.push(problem.with_help(format!("ticks, from 0 to {MOST_PHASE_TICKS}")));
             }
         }
     }

@@ -50,6 +50,9 @@ fn machine(scenario: &Scenario) -> Option<KdlNode> {
     if scenario.profile != Profile::Mainline {
         machine.push(entry(Some("profile"), scenario.profile.name()));
     }
+    if let Some(ticks) = scenario.phase_ticks {
+        machine.push(KdlEntry::new_prop("phase-ticks", i128::from(ticks)));
+    }
     (!machine.entries().is_empty()).then_some(machine)
 }
 

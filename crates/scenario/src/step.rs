@@ -139,9 +139,14 @@ pub struct Scenario {
     pub memory: u64,
     /// Which file types its kernels have beside their release's.
     pub profile: Profile,
+    /// Ticks that each phase of a kexec takes its devices; `None` for as many as the hardware has by itself.
+    pub phase_ticks: Option<u32>,
     /// The steps, in order.
     pub steps: Vec<Step>,
 }
+
+/// Most ticks that a phase of a kexec may take: a tenth of a virtual second.
+pub const MOST_PHASE_TICKS: u32 = 1_000_000;
 
 /// Memory of a machine that does not say.
 pub const DEFAULT_MEMORY: u64 = 64 << 20;

@@ -82,8 +82,13 @@ fn step() -> impl Strategy<Value = Step> {
 
 fn scenario() -> impl Strategy<Value = Scenario> {
     let steps = prop::collection::vec(step(), 0..12);
-    ("[a-z][a-z0-9-]{0,12}", "\\PC{0,30}", 4096u64..=1 << 28, prop::sample::select(Profile::ALL), steps)
-        .prop_map(|(name, about, pages, profile, steps)| {
+    let machine = (
+        4096u64..=1 << 28,
+        prop::sample::select(Profile::ALL),
+        prop::option::of(0..=luosim_scenario::step::MOST_PHASE_TICKS),
+    );
+    ("[a-z][a-z0-9-]{0,12}", "\\PC{0,30}", machine, steps).prop_map(
+        |(name, about, (pages, profile, phase_ticks), steps)| {
             // An image, whose session names nobody knows beforehand, and a mapping that steps can name.
             let image = Call::new(Op::BootImage)
                 .with("directory", Value::Text(String::from("x")))
@@ -94,8 +99,9 @@ fn scenario() -> impl Strategy<Value = Scenario> {
                 .with("as", Value::Text(String::from("m")));
             let mut all = vec![Step::Machine(image), Step::Process { process: String::from("p"), call: map }];
             all.extend(steps);
-            Scenario { name, about, memory: pages * 4096, profile, steps: all }
-        })
+            Scenario { name, about, memory: pages * 4096, profile, phase_ticks, steps: all }
+        },
+    )
 }
 
 proptest! {

@@ -67,6 +67,7 @@ struct Runner<'a> {
     machine: Option<Machine>,
     memory: u64,
     profile: Profile,
+    phase_ticks: Option<u32>,
     pids: BTreeMap<String, Pid>,
     labels: BTreeMap<String, Labels>,
     records: Vec<Record>,
@@ -213,6 +214,7 @@ impl<'a> Runner<'a> {
             machine: None,
             memory: scenario.memory,
             profile: options.profile.unwrap_or(scenario.profile),
+            phase_ticks: scenario.phase_ticks,
             pids: BTreeMap::new(),
             labels: BTreeMap::new(),
             records: Vec::new(),
@@ -243,7 +245,7 @@ impl Runner<'_> {
     /// The machine; powered on with the default release if the scenario did not say.
     fn machine(&mut self) -> Result<&mut Machine, RunError> {
         if self.machine.is_none() {
-            self.machine = Some(new_machine(self.memory()?, self.profile));
+            self.machine = Some(new_machine(self.memory()?, self.profile, self.phase_ticks));
             let release = self.options.release.unwrap_or(ReleaseId::V7_3);
             let options = BootOptions { profile: self.profile, ..BootOptions::default() };
             self.boot_cold(release, &options);
@@ -455,10 +457,13 @@ impl Runner<'_> {
 }
 
 /// A machine, with devices if its kernels may know some.
-fn new_machine(memory: PhysMem, profile: Profile) -> Machine {
+fn new_machine(memory: PhysMem, profile: Profile, phase_ticks: Option<u32>) -> Machine {
     let mut machine = Machine::new(memory);
     if profile != Profile::Mainline {
-        let hardware = Hardware::new(Layout::reference()).expect("the reference layout can be built");
+        let mut hardware = Hardware::new(Layout::reference()).expect("the reference layout can be built");
+        if let Some(ticks) = phase_ticks {
+            hardware.set_phase_ticks(ticks);
+        }
         machine.plug_in(hardware);
     }
     machine

@@ -83,3 +83,32 @@ fn a_failed_expectation_is_reported_where_it_stands() {
     assert_eq!(&text[at..at + 6], "finish");
     assert!(message.contains("EINVAL"), "{message}");
 }
+
+/// Phases of a kexec are as long as the machine says, and devices write in each as much as there is time; with none, a device that never
+/// stops has no time to write between the kernels.
+#[test]
+fn a_phase_lasts_as_long_as_the_machine_says() {
+    let path = suite().into_iter().find(|path| path.ends_with("dma-through-the-kexec.kdl")).expect("there");
+    let text = std::fs::read_to_string(path).expect("readable");
+    for (written, ticks) in
+        [("", 256), (" phase-ticks=0", 0), (" phase-ticks=40", 40), (" phase-ticks=9000", 9000)]
+    {
+        let machine = format!("machine memory=\"64MiB\" profile=\"target\"{written}");
+        let text = text.replace("machine memory=\"64MiB\" profile=\"target\"", &machine);
+        // What the scenario expects of each phase holds for its own.
+        let text: String =
+            text.lines().filter(|line| !line.contains("in=")).map(|line| format!("{line}\n")).collect();
+        let report = run(&parse(&text).expect("good"), &Options::default()).expect("room");
+        assert!(report.passed(), "{written}: {:#?}", report.records);
+        for phase in ["jump", "early-boot", "boot", "user-space"] {
+            let second = if phase == "jump" { 1 } else { 2 };
+            let line = report.timeline.iter().find(|line| line.phase == phase && line.kernel == second);
+            let found = line.map_or((0, 0), |line| (line.nanoseconds / 100, line.written));
+            let least = if ticks > 1 { 64 * (ticks - ticks / 64 - 2) } else { 0 };
+            assert!(
+                found.0 == ticks && (least..=64 * ticks).contains(&found.1),
+                "{written}, {phase}: {found:?}"
+            );
+        }
+    }
+}

@@ -25,6 +25,10 @@ use crate::runner::{Failed, Traced, trace, trace_in};
 const IOVA: i128 = 0x1_0000_0000;
 /// Bytes of guest memory.
 const RAM: i128 = 256 << 10;
+/// Ticks in which a device that works completes something: a page of guest memory, and what is between two.
+const WORK: i128 = 100;
+/// Ticks in which a device comes round to everything it does.
+const LONG: i128 = 4096;
 /// Functions that can be preserved.
 const FUNCTIONS: [&str; 3] = ["01:00.0", "01:01.0", "00:02.0"];
 
@@ -148,16 +152,17 @@ fn shrink(scenario: Scenario, quirk: Option<Quirk>, failed: Failed) -> Result<(S
     // The boot that plants a quirk stays: without it a whole update is needed to plant it.
     let first = usize::from(quirk.is_some());
     while size > 0 {
+        let before = search.best.steps.len();
+        search.one_long_time()?;
         let mut end = search.best.steps.len();
-        let mut changed = false;
         while end > first {
             let start = end.saturating_sub(size).max(first);
             let mut steps = search.best.steps.clone();
             steps.drain(start..end.min(steps.len()));
-            changed |= search.attempt(steps)?;
+            search.attempt(steps)?;
             end = start.min(search.best.steps.len());
         }
-        size = if changed && size == 1 { 1 } else { size / 2 };
+        size = if search.best.steps.len() < before && size == 1 { 1 } else { size / 2 };
     }
     for at in 0..search.best.steps.len() {
         search.smaller(at)?;
@@ -217,27 +222,37 @@ impl Search {
         Ok(true)
     }
 
+    /// Time in one place, before the last step, for what a device does only after a while: the time that other steps take need not
+    /// be kept for it then.
+    fn one_long_time(&mut self) -> Result<(), String> {
+        let mut steps = self.best.steps.clone();
+        let last = steps.len().saturating_sub(1);
+        steps.insert(last, Step::Machine(call(Op::Tick, &[("ticks", number(LONG))])));
+        self.attempt(steps).map(drop)
+    }
+
     /// Smaller numbers in a step: time, and pages that a device writes.
     fn smaller(&mut self, at: usize) -> Result<(), String> {
         for name in ["ticks", "pages"] {
-            let Some(Step::Machine(call) | Step::Process { call, .. }) = self.best.steps.get(at) else {
-                return Ok(());
-            };
-            let Some(value) = call.number(name) else { continue };
-            for small in [1, 4, 16, value / 2] {
-                if small >= value {
-                    continue;
+            while let Some(value) = self.best.steps.get(at).and_then(|step| step.call().number(name)) {
+                let mut found = false;
+                for small in [1, 4, 16, value / 2].into_iter().filter(|small| *small < value) {
+                    found = found || self.attempt(self.with_number(at, name, small))?;
                 }
-                let mut steps = self.best.steps.clone();
-                let (Step::Machine(call) | Step::Process { call, .. }) = &mut steps[at];
-                drop_value(call, name);
-                *call = call.clone().with(name, number(small));
-                if self.attempt(steps)? {
+                if !found {
                     break;
                 }
             }
         }
         Ok(())
+    }
+
+    fn with_number(&self, at: usize, name: &'static str, value: i128) -> Vec<Step> {
+        let mut steps = self.best.steps.clone();
+        let (Step::Machine(call) | Step::Process { call, .. }) = &mut steps[at];
+        drop_value(call, name);
+        *call = call.clone().with(name, number(value));
+        steps
     }
 }
 
@@ -307,7 +322,8 @@ pub fn describe(seed: u64) -> String {
 /// The scenario of a seed.
 #[must_use]
 pub fn draw(seed: u64, quirk: Option<Quirk>) -> Scenario {
-    let mut draw = Draw { rng: Rng::new(seed), quirk, plain: false, steps: Vec::new() };
+    let mut draw = Draw::new(seed, quirk);
+    draw.phase_ticks = Some(draw.rng.between(1, 128));
     let vmms = usize::from(draw.once_in(2)) + 1;
     draw.machine(Op::Boot, &[("release", text("7.3"))], true);
     let names: Vec<String> = (0..vmms).map(|at| format!("vmm-{at}")).collect();
@@ -320,6 +336,10 @@ pub fn draw(seed: u64, quirk: Option<Quirk>) -> Scenario {
     }
     if draw.once_in(3) {
         draw.wedge(&names);
+        if draw.once_in(2) {
+            draw.begin_anew(&names);
+            draw.round(&names);
+        }
     } else {
         draw.ends(&names);
     }
@@ -330,7 +350,7 @@ pub fn draw(seed: u64, quirk: Option<Quirk>) -> Scenario {
 /// A whole cycle with nothing beside it: one VMM, its device writing guest memory before, during and after one live update.
 #[must_use]
 pub fn cycle() -> Scenario {
-    let mut draw = Draw { rng: Rng::new(0), quirk: None, plain: true, steps: Vec::new() };
+    let mut draw = Draw { plain: true, ..Draw::new(0, None) };
     draw.machine(Op::Boot, &[("release", text("7.3"))], true);
     draw.start("vmm-0", FUNCTIONS[0], 0);
     draw.round(&[String::from("vmm-0")]);
@@ -351,6 +371,9 @@ struct Draw {
     quirk: Option<Quirk>,
     /// Nothing that could be left out is done.
     plain: bool,
+    phase_ticks: Option<u32>,
+    /// How often each device was reset: its VMM closed it.
+    resets: i128,
     steps: Vec<Step>,
 }
 
@@ -361,12 +384,17 @@ fn call(op: Op, values: Values<'_>) -> Call {
 }
 
 impl Draw {
+    fn new(seed: u64, quirk: Option<Quirk>) -> Self {
+        Self { rng: Rng::new(seed), quirk, plain: false, phase_ticks: None, resets: 0, steps: Vec::new() }
+    }
+
     fn scenario(self, name: String) -> Scenario {
         Scenario {
             name,
             about: String::from("a device workload of the explorer"),
             memory: 64 << 20,
             profile: Profile::Target,
+            phase_ticks: self.phase_ticks,
             steps: self.steps,
         }
     }
@@ -407,8 +435,10 @@ impl Draw {
         self.step(process, op, values, Some(errno));
     }
 
+    /// Some time, mostly a short one: what goes wrong hangs on where a device is, and a long while costs as much as all the rest.
     fn time(&mut self) {
-        let ticks = i128::from(self.rng.between(1, 600));
+        let most = 16 << self.rng.below(6);
+        let ticks = i128::from(self.rng.between(1, most));
         self.machine(Op::Tick, &[("ticks", number(ticks))], false);
     }
 
@@ -444,6 +474,11 @@ impl Draw {
         self.space(process);
         self.table(process);
         self.does(process, Op::VfioBindDriver, &[("function", text(function))]);
+        self.drive(process, node);
+    }
+
+    /// The device is opened, goes through the VMM's page table, and writes guest memory.
+    fn drive(&mut self, process: &str, node: usize) {
         self.open(process, &format!("/dev/vfio/devices/vfio{node}"), "dev");
         self.does(process, Op::VfioBind, &[("device", text("dev")), ("iommufd", text("iommu"))]);
         self.does(process, Op::VfioAttach, &[("device", text("dev")), ("object", text("table"))]);
@@ -582,6 +617,20 @@ impl Draw {
         }
     }
 
+    /// The only way out for devices that a refused reboot left frozen: their sessions and they are closed, and opened again.
+    fn begin_anew(&mut self, names: &[String]) {
+        for name in names {
+            self.does(name, Op::Close, &[("fd", text("session"))]);
+            self.does(name, Op::Close, &[("fd", text("dev"))]);
+        }
+        self.resets += 1;
+        self.time();
+        for (node, name) in names.iter().enumerate() {
+            self.drive(name, node);
+            self.works(name, FUNCTIONS[node]);
+        }
+    }
+
     /// Memory is unmapped and given back while the device works on: it must be refused from then on.
     fn ends(&mut self, names: &[String]) {
         for name in names {
@@ -640,14 +689,14 @@ impl Draw {
 
     /// The device did something in the last while, and lost nothing.
     fn works(&mut self, process: &str, function: &str) {
-        self.machine(Op::Tick, &[("ticks", number(300))], false);
+        self.machine(Op::Tick, &[("ticks", number(WORK))], false);
         let check = [("ram", text("ram")), ("function", text(function)), ("completions", number(1))];
         self.does(process, Op::DmaCheck, &check);
         let faultless = [
             ("function", text(function)),
             ("faults", number(0)),
             ("drops", number(0)),
-            ("resets", number(0)),
+            ("resets", number(self.resets)),
         ];
         self.machine(Op::ExpectDevice, &faultless, false);
     }

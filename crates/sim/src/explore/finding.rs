@@ -189,6 +189,7 @@ fn write(
         about: format!("breaks `{}`: {}", violation.invariant.name(), violation.class),
         memory: case.memory,
         profile: Profile::Mainline,
+        phase_ticks: None,
         steps,
     };
     let body = luosim_scenario::print(&scenario);

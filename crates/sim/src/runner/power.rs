@@ -50,7 +50,7 @@ impl Runner<'_> {
             Op::Boot | Op::ColdReset => {
                 let (release, options) = self.boot_options(call);
                 if self.machine.is_none() {
-                    self.machine = Some(super::new_machine(self.memory()?, self.profile));
+                    self.machine = Some(super::new_machine(self.memory()?, self.profile, self.phase_ticks));
                 }
                 if call.op == Op::ColdReset {
                     self.records
