@@ -188,7 +188,7 @@ fn leave_free(ram: &mut Ram, left: u64) {
 fn lend_scratch(core: &mut Core) {
     let Some(area) = core.kho.scratch().last() else { return };
     let end = (area.addr.raw() + area.size) / PAGE_SIZE;
-    for frame in (end - area.size / PAGE_SIZE..end).rev().step_by(2).take(32) {
+    for frame in (end - area.size / PAGE_SIZE..end).rev().step_by(2).take(8) {
         core.ram.frames.unreserve(Pfn::new(frame), 1).expect("scratch is reserved");
     }
 }

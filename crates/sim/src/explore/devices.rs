@@ -24,7 +24,7 @@ use crate::runner::{Failed, Traced, trace, trace_in};
 /// Where guest memory lies for devices.
 const IOVA: i128 = 0x1_0000_0000;
 /// Bytes of guest memory.
-const RAM: i128 = 256 << 10;
+const RAM: i128 = 96 << 10;
 /// Ticks in which a device that works completes something: a page of guest memory, and what is between two.
 const WORK: i128 = 100;
 /// Ticks in which a device comes round to everything it does.
@@ -483,7 +483,7 @@ impl Draw {
         self.does(process, Op::VfioBind, &[("device", text("dev")), ("iommufd", text("iommu"))]);
         self.does(process, Op::VfioAttach, &[("device", text("dev")), ("object", text("table"))]);
         self.does(process, Op::VfioMaster, &[("device", text("dev")), ("on", number(1))]);
-        let pages = i128::from(self.rng.between(1, 20));
+        let pages = i128::from(self.rng.between(1, 12));
         let mut dma = vec![
             ("device", text("dev")),
             ("ram", text("ram")),
