@@ -15,6 +15,9 @@ use crate::simdma::layout::{Stamp, UNIT};
 /// Bytes that are looked at together: a page, as memory is looked up by pages.
 const PIECE: usize = 4096;
 
+/// Bytes that are compared with what is known before their stamps are looked at.
+const BLOCK: usize = 16 * UNIT;
+
 /// What was good when it was looked at last, by the address of its first byte.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stamps(BTreeMap<u64, Good>);
@@ -72,28 +75,36 @@ impl Stamps {
             // Nothing is known of these: zeros are no stamp, whatever the cookie.
             *good = Good { cookie, lowest: 0, bytes: vec![0; bytes.len()] };
         }
-        if good.lowest >= least && good.lowest > 0 && good.bytes == *bytes {
+        // Whether all that is known is late enough: what did not change is good then.
+        let settled = good.lowest > 0 && good.lowest >= least;
+        if settled && good.bytes == *bytes {
             return;
         }
+        if !settled {
+            good.lowest = u64::MAX;
+        }
         let first = bad.len();
-        let (units, rest) = bytes.as_chunks::<UNIT>();
-        let known = good.bytes.as_chunks_mut::<UNIT>().0;
-        good.lowest = u64::MAX;
-        for (iova, (unit, known)) in (at..).step_by(UNIT).zip(units.iter().zip(known)) {
-            let stamp = Stamp::read_from_bytes(unit).expect("as long as a stamp");
-            let seq = stamp.seq.get();
-            if seq > 0 && seq >= least && (known == unit || stamp.is_of(iova, cookie)) {
-                *known = *unit;
-                good.lowest = good.lowest.min(seq);
-            } else if bad.len() < limit {
-                bad.push(wrong(iova, Some(stamp)));
+        let rest = bytes.as_chunks::<UNIT>().1;
+        let blocks = bytes.chunks(BLOCK).zip(good.bytes.chunks_mut(BLOCK)).zip((at..).step_by(BLOCK));
+        for ((block, known), at) in blocks.filter(|((block, known), _)| !settled || block != known) {
+            let units = block.as_chunks::<UNIT>().0.iter().zip(known.as_chunks_mut::<UNIT>().0);
+            for (iova, (unit, known)) in (at..).step_by(UNIT).zip(units) {
+                let stamp = Stamp::read_from_bytes(unit).expect("as long as a stamp");
+                let seq = stamp.seq.get();
+                if seq > 0 && seq >= least && (known == unit || stamp.is_of(iova, cookie)) {
+                    *known = *unit;
+                    good.lowest = good.lowest.min(seq);
+                } else if bad.len() < limit {
+                    bad.push(wrong(iova, Some(stamp)));
+                }
             }
         }
         if !rest.is_empty() && bad.len() < limit {
             // No fill writes less than a stamp.
             let mut stamp = Stamp::default();
             stamp.as_mut_bytes()[..rest.len()].copy_from_slice(rest);
-            bad.push(wrong(at + u64::try_from(16 * units.len()).expect("at most a page"), Some(stamp)));
+            let whole = u64::try_from(bytes.len() - rest.len()).expect("at most a page");
+            bad.push(wrong(at + whole, Some(stamp)));
         }
         if bad.len() > first {
             self.0.remove(&at);

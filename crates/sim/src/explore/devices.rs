@@ -437,7 +437,7 @@ impl Draw {
 
     /// Some time, mostly a short one: what goes wrong hangs on where a device is, and a long while costs as much as all the rest.
     fn time(&mut self) {
-        let most = 16 << self.rng.below(6);
+        let most = 16 << self.rng.below(5);
         let ticks = i128::from(self.rng.between(1, most));
         self.machine(Op::Tick, &[("ticks", number(ticks))], false);
     }

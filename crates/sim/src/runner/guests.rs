@@ -42,6 +42,8 @@ pub(super) struct Guest {
     kept: Option<(Vec<u8>, u64)>,
     /// Whether it was retrieved in this kernel.
     came: bool,
+    /// Whether it was retrieved in this step.
+    arrives: bool,
     /// Resets of the device when its driver started.
     resets: u64,
     /// Time of the last look.
@@ -60,7 +62,18 @@ impl Guest {
         let fresh = register(hw, driver.bdf, reg::SEQ) == 0;
         let home = fresh.then(|| Home { process: process.to_owned(), pid, fd });
         let (beside, checker) = (driver.clone(), Checker::new(Mode::Continues));
-        Self { driver, base, beside, checker, home, kept: None, came: false, resets, looked: hw.now() }
+        Self {
+            driver,
+            base,
+            beside,
+            checker,
+            home,
+            kept: None,
+            came: false,
+            arrives: false,
+            resets,
+            looked: hw.now(),
+        }
     }
 
     /// What the guest's own driver finds when it is told to look: new completions, stamps that are not there, and what does not hold.
@@ -138,11 +151,10 @@ impl Runner<'_> {
             self.on().watch_ended();
             self.check_invariants(call);
         }
-        let retrieved = call.op == Op::Retrieve;
         let now = self.on().hardware().map_or(0, Hardware::now);
         let mut guests = std::mem::take(&mut self.guests);
-        for guest in guests.values_mut().filter(|guest| retrieved || guest.looked < now) {
-            let at = if retrieved { TimePoint::T6 } else { TimePoint::T8 };
+        for guest in guests.values_mut().filter(|guest| guest.arrives || guest.looked < now) {
+            let at = if std::mem::take(&mut guest.arrives) { TimePoint::T6 } else { TimePoint::T8 };
             match guest.look(self.on(), at) {
                 Ok(wrong) => self.note_guest(call, guest, at, wrong),
                 // The file is closed: nobody can look.
@@ -178,7 +190,7 @@ impl Runner<'_> {
                     if call.op == Op::Preserve && guest.home == home(fd) {
                         guest.kept = Some((name.clone(), token));
                     } else if call.op == Op::Retrieve && guest.kept.as_ref() == Some(&(name.clone(), token)) {
-                        (guest.home, guest.came) = (new.and_then(home), true);
+                        (guest.home, guest.came, guest.arrives) = (new.and_then(home), true, true);
                     }
                 }
             }
