@@ -7,6 +7,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use luosim_abi::release::ReleaseId;
 use luosim_machine::{BootOptions, BootReport, Kernel, Machine, Outcome};
@@ -21,6 +22,7 @@ use crate::gate::Gate;
 use crate::launcher::{Launcher, Plan};
 use crate::memory::Holes;
 use crate::notify::State;
+use crate::ready::Seat;
 use crate::serve::Down;
 use crate::serve::image::{Loader, Look};
 use crate::tree::{Handles, LaunchError, Order, Report, Tree};
@@ -142,6 +144,7 @@ struct Supervisor<'a> {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
+    seat: Arc<Seat>,
     /// Signals of the terminal that went to the program as well.
     interrupted: u32,
 }
@@ -160,12 +163,16 @@ pub fn run(options: Options, watch: &mut dyn Watch, look: Look) -> Result<Finish
         single: options.generations == Some(1),
     };
     let launcher = Launcher::start(&plan)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let seat = Arc::new(Seat::default());
+    let sleeper = Arc::clone(&seat);
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().on_thread_park(move || _ = sleeper.nap()).build();
     let runtime = runtime.map_err(host("the event loop"))?;
+    seat.know_runtime();
     runtime.block_on(async {
         let folder = control::make_folder().map_err(host("the folder of the run"))?;
         let requests = control::listen(&folder).map_err(host("the control socket"))?;
-        let mut supervisor = Supervisor::new(options, (plan, launcher), watch, look, requests)?;
+        let mut supervisor = Supervisor::new(options, (plan, launcher), watch, look, requests, seat)?;
         let end = supervisor.run().await?;
         // The client whose request ended the run still gets its answer, from a task that has it by now.
         tokio::task::yield_now().await;
@@ -180,6 +187,7 @@ impl<'a> Supervisor<'a> {
         watch: &'a mut dyn Watch,
         look: Look,
         requests: mpsc::Receiver<Asked>,
+        seat: Arc<Seat>,
     ) -> Result<Self, Error> {
         let mut machine = Machine::new(PhysMem::anonymous(options.memory)?);
         let loader = Loader { releases: options.releases.clone(), options: options.boot.clone(), look };
@@ -201,6 +209,7 @@ impl<'a> Supervisor<'a> {
             interrupt,
             terminate,
             hangup,
+            seat,
             interrupted: 0,
         })
     }
@@ -262,6 +271,7 @@ impl<'a> Supervisor<'a> {
         let kernel = self.kernel();
         tree.go(&Order { release: kernel.release().name, device, cmdline: kernel.cmdline() })?;
         let over = self.serve(&mut tree, number).await;
+        self.seat.know_listener(None);
         tree.kill();
         self.gate.forget_generation();
         over
@@ -269,6 +279,7 @@ impl<'a> Supervisor<'a> {
 
     async fn serve(&mut self, tree: &mut Tree, number: u32) -> Result<Over, Error> {
         let listener = crate::ready::watch(tree.listener.as_fd()).map_err(host("the listener"))?;
+        self.seat.know_listener(tree.listener.as_fd().try_clone_to_owned().ok());
         let reports = crate::ready::watch(tree.reports()).map_err(host("reports"))?;
         let mut ended: Option<i32> = None;
         let mut inhabited = true;
