@@ -128,6 +128,19 @@ pub(crate) fn kexec_with(machine: &mut Machine, pid: Pid, options: BootOptions) 
     machine.reboot_kexec(pid)
 }
 
+/// A machine that jumped with two devices under way, which sessions `one` and `two` carried.
+pub(crate) fn two_carried() -> Machine {
+    let mut machine = machine(Profile::Target);
+    let vmms = [Vmm::start(&mut machine, BELOW), Vmm::start(&mut machine, BESIDE)];
+    for (vmm, name) in vmms.iter().zip([b"one", b"two"]) {
+        vmm.loop_dma(&mut machine);
+        let own = session(&mut machine, vmm.pid, name);
+        preserve_all(&mut machine, vmm, own);
+    }
+    kexec(&mut machine, vmms[0].pid, Profile::Target).expect("nothing refuses");
+    machine
+}
+
 /// A process of the new kernel with the session, after the devices were bound to their driver.
 pub(crate) fn arrive(machine: &mut Machine, name: &[u8], bind: &[Bdf]) -> (Pid, i32) {
     let pid = machine.spawn("vmm").expect("running");

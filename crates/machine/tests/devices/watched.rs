@@ -4,7 +4,7 @@ use luosim_abi::profile::Profile;
 use luosim_hardware::pci::config::command;
 use luosim_hardware::verify::Invariant;
 
-use crate::vmm::{BELOW, BESIDE, Vmm, arrive, kexec, machine, preserve_all, reclaim, session};
+use crate::vmm::{BELOW, BESIDE, Vmm, arrive, machine, preserve_all, reclaim, session, two_carried};
 
 /// Its session is closed, and so is it: what becomes of its page table is nobody's concern, also while another device is moved.
 #[test]
@@ -29,14 +29,7 @@ fn a_device_whose_session_was_closed_is_watched_no_longer() {
 #[test]
 fn a_device_that_waits_for_its_vmm_is_watched_while_another_is_preserved_again() {
     for silenced in [false, true] {
-        let mut machine = machine(Profile::Target);
-        let vmms = [Vmm::start(&mut machine, BELOW), Vmm::start(&mut machine, BESIDE)];
-        for (vmm, name) in vmms.iter().zip([b"one", b"two"]) {
-            vmm.loop_dma(&mut machine);
-            let own = session(&mut machine, vmm.pid, name);
-            preserve_all(&mut machine, vmm, own);
-        }
-        kexec(&mut machine, vmms[0].pid, Profile::Target).expect("nothing refuses");
+        let mut machine = two_carried();
         let (pid, one) = arrive(&mut machine, b"one", &[BELOW, BESIDE]);
         let first = reclaim(&mut machine, pid, one, BELOW).expect("nothing refuses");
         machine.finish(pid, one, 0).expect("everything is taken back");

@@ -8,7 +8,7 @@ use luosim_physmem::PhysAddr;
 
 use crate::vmm::{
     BELOW, BESIDE, Vmm, arrive, errno, kexec, kexec_with, machine, node, options, preserve_all, reclaim,
-    session,
+    session, two_carried,
 };
 
 /// A machine that jumped with a device under way.
@@ -120,14 +120,7 @@ fn a_session_that_nobody_wants_keeps_memory_and_device() {
 /// U15.
 #[test]
 fn an_object_that_two_sessions_share_lives_until_both_are_finished() {
-    let mut machine = machine(Profile::Target);
-    let vmms = [Vmm::start(&mut machine, BELOW), Vmm::start(&mut machine, BESIDE)];
-    for (vmm, name) in vmms.iter().zip([b"one", b"two"]) {
-        vmm.loop_dma(&mut machine);
-        let own = session(&mut machine, vmm.pid, name);
-        preserve_all(&mut machine, vmm, own);
-    }
-    kexec(&mut machine, vmms[0].pid, Profile::Target).expect("nothing refuses");
+    let mut machine = two_carried();
     let (pid, one) = arrive(&mut machine, b"one", &[BELOW, BESIDE]);
     let (other, two) = arrive(&mut machine, b"two", &[]);
     reclaim(&mut machine, pid, one, BELOW).expect("nothing refuses");
