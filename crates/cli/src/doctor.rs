@@ -106,7 +106,7 @@ mod tests {
             pidfd_thread: Err(22),
             device: None,
             yama: Some(1),
-            open_files: (256, 4096),
+            open_files: (256, 1024),
             ..good()
         };
         assert!(doctor::can_run(&doctor::judge(&facts)));

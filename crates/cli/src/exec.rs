@@ -76,8 +76,8 @@ pub(crate) struct ExecArguments {
     /// Shell command of the next generation; may be given several times
     #[arg(long, value_name = "CMD", help_heading = "Generations")]
     then: Vec<OsString>,
-    /// Run this program in every generation, until one ends without a kexec
-    #[arg(long, value_name = "SCRIPT", conflicts_with_all = ["program", "then", "generations"], help_heading = "Generations")]
+    /// Run this program in every generation, until one ends without a kexec, or as many as there are generations
+    #[arg(long, value_name = "SCRIPT", conflicts_with_all = ["program", "then"], help_heading = "Generations")]
     init: Option<OsString>,
     /// Go on after the program has ended, while processes of it are left
     #[arg(long, help_heading = "Generations")]
@@ -238,8 +238,8 @@ fn options(arguments: &ExecArguments) -> Options {
     let releases = if arguments.chain.is_empty() { vec![arguments.release] } else { arguments.chain.clone() };
     let at_least = commands.len().max(releases.len());
     let generations = match (&arguments.init, arguments.generations) {
-        (Some(_), _) => None,
-        (None, Some(number)) => Some(number),
+        (_, Some(number)) => Some(number),
+        (Some(_), None) => None,
         (None, None) => Some(u32::try_from(at_least).unwrap_or(u32::MAX)),
     };
     Options {

@@ -129,3 +129,35 @@ fn a_second_terminal_sees_no_session_after_the_last_close() {
     // Threads that are known are kept open, up to a number; sessions and files are not.
     assert!(descriptors < 600, "{descriptors} descriptors");
 }
+
+/// The supervisor has descriptors for what is preserved, and room for them, whatever limit it is started with. The program has that limit.
+#[test]
+fn a_low_limit_of_open_files_is_the_program_s_alone() {
+    let Some(workshop) = Workshop::new() else { return };
+    let program = workshop.compile("limit", Linkage::Dynamic).expect("it compiles").display().to_string();
+    let script = "ulimit -S -n 200; exec \"$0\" exec -q --release \"$1\" --generations 2 -- \"$2\" \"$3\"";
+    for (user, release) in users().into_iter().zip(["6.19", "7.3"].into_iter().cycle()) {
+        for jump in ["-j", "-k"] {
+            let mut shell = workshop.command(Path::new("/bin/sh"), user);
+            shell.args(["-c", script]).arg(workshop.path("luosim")).args([release, &program, jump]);
+            let ran = finish(shell.spawn().expect("it starts"), "limit");
+            let said = ran.stdout.matches("PASS limit").count();
+            assert!(
+                ran.status.success() && said == 1 + usize::from(jump == "-j"),
+                "{}{}",
+                ran.stdout,
+                ran.stderr
+            );
+        }
+    }
+}
+
+#[test]
+fn a_restart_boots_with_the_first_command_line() {
+    let Some(workshop) = Workshop::new() else { return };
+    let program = workshop.compile("restart", Linkage::Dynamic).expect("it compiles").display().to_string();
+    for user in users() {
+        let ran = workshop.exec(user, &["--generations", "3", "--", &program]);
+        assert!(ran.status.success() && ran.stdout.contains("PASS restart"), "{}{}", ran.stdout, ran.stderr);
+    }
+}

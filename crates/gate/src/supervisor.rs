@@ -163,6 +163,7 @@ pub fn run(options: Options, watch: &mut dyn Watch, look: Look) -> Result<Finish
         single: options.generations == Some(1),
     };
     let launcher = Launcher::start(&plan)?;
+    make_room_for_descriptors(plan.privileged);
     let seat = Arc::new(Seat::default());
     let sleeper = Arc::clone(&seat);
     let mut runtime = tokio::runtime::Builder::new_current_thread();
@@ -178,6 +179,21 @@ pub fn run(options: Options, watch: &mut dyn Watch, look: Look) -> Result<Finish
         tokio::task::yield_now().await;
         Ok(Finished { end, machine: supervisor.gate.machine })
     })
+}
+
+/// Raises our own limit of open files as far as the host lets us: a preserved file takes three descriptors here and none in a kernel.
+/// Programs keep theirs, for what starts them was forked before.
+fn make_room_for_descriptors(privileged: bool) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let most = std::fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|text| text.trim().parse().ok());
+    let raised = privileged
+        && most.is_some()
+        && setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }).is_ok();
+    if !raised {
+        let hard = getrlimit(Resource::Nofile).maximum;
+        // No less than there was if it is refused.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard });
+    }
 }
 
 impl<'a> Supervisor<'a> {
@@ -247,14 +263,10 @@ impl<'a> Supervisor<'a> {
         }
     }
 
+    /// The boot loader's command line is the first kernel's, whatever was loaded for a kexec since.
     fn cold_boot(&mut self) -> BootReport {
         let release = self.gate.loader.release(self.gate.machine.generation() + 1);
-        let cmdline = match self.gate.machine.kernel() {
-            Some(kernel) => kernel.cmdline().to_owned(),
-            None => self.options.boot.cmdline.clone(),
-        };
-        let options = BootOptions { cmdline, ..self.options.boot.clone() };
-        self.gate.machine.cold_reset(release, &options)
+        self.gate.machine.cold_reset(release, &self.options.boot)
     }
 
     fn kernel(&self) -> &Kernel {

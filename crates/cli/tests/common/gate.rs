@@ -140,7 +140,12 @@ impl Workshop {
 
     /// The command, as this user, with folders for temporary files of its own.
     pub(crate) fn luosim(&self, user: Option<u32>) -> Command {
-        let mut command = Command::new(self.path("luosim"));
+        self.command(&self.path("luosim"), user)
+    }
+
+    /// Another program, as [`Self::luosim`] is run.
+    pub(crate) fn command(&self, program: &Path, user: Option<u32>) -> Command {
+        let mut command = Command::new(program);
         for name in ["XDG_RUNTIME_DIR", "LUOSIM_LOG", "LUOSIM_GENERATION", "RUST_BACKTRACE", "CLICOLOR_FORCE"]
         {
             command.env_remove(name);
