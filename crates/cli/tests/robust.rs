@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::gate::{Linkage, Workshop, eventually, finish, users};
+use common::gate::{Linkage, Workshop, eventually, finish, is_root, users};
 
 /// How many living processes have this word in their arguments.
 fn living(word: &str) -> usize {
@@ -160,4 +160,20 @@ fn a_restart_boots_with_the_first_command_line() {
         let ran = workshop.exec(user, &["--generations", "3", "--", &program]);
         assert!(ran.status.success() && ran.stdout.contains("PASS restart"), "{}{}", ran.stdout, ran.stderr);
     }
+}
+
+/// Where even the hard limit is too low the program gets EIO, and the reason says what to do; the run goes on to its end.
+#[test]
+fn a_hard_limit_that_is_too_low_is_named() {
+    let Some(workshop) = Workshop::new() else { return };
+    let program = workshop.compile("limit", Linkage::Dynamic).expect("it compiles");
+    // Root's supervisor raises the hard limit too.
+    let user = if is_root() { Some(65534) } else { None };
+    let script = "ulimit -n 200; exec \"$0\" exec --explain -- \"$1\"";
+    let mut shell = workshop.command(Path::new("/bin/sh"), user);
+    shell.args(["-c", script]).arg(workshop.path("luosim")).arg(program);
+    let ran = finish(shell.spawn().expect("it starts"), "limit");
+    assert_eq!(ran.status.code(), Some(1), "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.stdout.contains("FAIL limit: ") && ran.stdout.contains("(errno 5)"), "{}", ran.stdout);
+    assert!(ran.stderr.contains("EIO") && ran.stderr.contains("ulimit -H -n"), "{}", ran.stderr);
 }

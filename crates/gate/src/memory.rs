@@ -21,6 +21,8 @@ use rustix::fs::{
     fcntl_add_seals, fcntl_get_seals, fcntl_getfl, fstat, fstatfs, memfd_create, seek,
 };
 
+use crate::task::told;
+
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 const F_SEAL_SEAL: u32 = 1;
 const F_SEAL_EXEC: u32 = 0x20;
@@ -130,8 +132,9 @@ fn seals_of(file: BorrowedFd<'_>) -> u32 {
 /// # Errors
 /// EIO: the host does not let us open it.
 pub(crate) fn describe(file: BorrowedFd<'_>, stat: &Stat, note_unused: bool) -> KResult<HostMemory> {
-    let failed =
-        |error: io::Error| Errno::EIO.because(format!("the host does not let us have the file: {error}"));
+    let failed = |error: io::Error| {
+        Errno::EIO.because(format!("the host does not let us have the file: {}", told(&error)))
+    };
     let host = backing_file(file).map_err(failed)?;
     let size = u64::try_from(stat.st_size).unwrap_or(0);
     let unused = if note_unused { unused(&host.mapped, stat, size) } else { Vec::new() };

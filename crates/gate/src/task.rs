@@ -58,6 +58,14 @@ fn errno(error: rustix::io::Errno) -> Errno {
     Errno::from_raw(error.raw_os_error()).unwrap_or(Errno::EIO)
 }
 
+/// What the host said, and what to do if it is our own room that is not enough: no errno of a program's says that.
+pub(crate) fn told(error: &io::Error) -> String {
+    let full = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
+    let advice = ": luosim itself has no descriptor left, of which each preserved file takes three; raise the hard limit of open files \
+                  (ulimit -H -n)";
+    format!("{error}{}", if full { advice } else { "" })
+}
+
 fn fault(addr: u64, what: &str) -> luosim_abi::Refusal {
     Errno::EFAULT.because(format!("the program's memory at {addr:#x} cannot be {what}"))
 }
@@ -115,13 +123,16 @@ impl Task {
     /// A copy of its descriptor `fd`: the same open file description.
     ///
     /// # Errors
-    /// EBADF; EPERM: it may not be looked at.
+    /// EBADF; EPERM: it may not be looked at; EIO: we have no room for it.
     pub(crate) fn descriptor(&self, fd: i32) -> KResult<OwnedFd> {
         if fd < 0 {
             return Err(Errno::EBADF.because(format!("{fd} is no descriptor")));
         }
         pidfd_getfd(self.pidfd.as_fd(), fd, PidfdGetfdFlags::empty()).map_err(|error| match error {
             rustix::io::Errno::BADF => Errno::EBADF.because(format!("descriptor {fd} is not open")),
+            error @ (rustix::io::Errno::MFILE | rustix::io::Errno::NFILE) => {
+                Errno::EIO.because(format!("descriptor {fd}: {}", told(&error.into())))
+            }
             error => errno(error).because(format!("descriptor {fd} of thread {} is out of reach", self.tid)),
         })
     }
