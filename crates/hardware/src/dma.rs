@@ -7,7 +7,7 @@
 use luosim_physmem::{PAGE_SIZE, PhysAddr, PhysMem};
 
 use crate::Bdf;
-use crate::iommu::{FaultReason, IommuUnit, Permissions, Run};
+use crate::iommu::{FaultReason, IommuUnit, Permissions, Request, Run};
 
 /// Why a request did not pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,14 +60,15 @@ impl Bus<'_> {
     }
 
     fn locate(&mut self, iova: u64, wants: Permissions) -> Result<PhysAddr, Denied> {
-        self.unit.translate_in(self.run, &*self.mem, (self.who, self.rid), iova, wants).map_err(|_| {
+        let request = Request { rid: self.rid, iova, wants };
+        self.unit.translate_in((self.run, self.who), &*self.mem, request).map_err(|_| {
             self.aborted = true;
             Denied::Fault(iova)
         })
     }
 
     fn refuse(&mut self, iova: u64, wants: Permissions) -> Denied {
-        self.unit.record(self.rid, iova, wants, FaultReason::Target);
+        self.unit.record(Request { rid: self.rid, iova, wants }, FaultReason::Target);
         self.aborted = true;
         Denied::Fault(iova)
     }

@@ -56,6 +56,14 @@ pub const FAULT_OVERFLOW: u32 = 2;
 /// Faults that [`IommuUnit::faults`] keeps.
 pub const FAULT_LOG: usize = 256;
 
+/// What a device asks a unit for: one address, to read or to write.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request {
+    pub(crate) rid: Bdf,
+    pub(crate) iova: u64,
+    pub(crate) wants: Permissions,
+}
+
 /// One unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IommuUnit {
@@ -195,17 +203,13 @@ impl IommuUnit {
         if !self.is_enabled() {
             return Ok(PhysAddr::new(iova));
         }
-        self.look_up(mem, rid, iova, wants).inspect_err(|reason| self.record(rid, iova, wants, *reason))
+        let request = Request { rid, iova, wants };
+        self.look_up(mem, request).inspect_err(|reason| self.record(request, *reason))
     }
 
     #[inline]
-    fn look_up(
-        &mut self,
-        mem: &impl ReadPhys,
-        rid: Bdf,
-        iova: u64,
-        wants: Permissions,
-    ) -> Result<PhysAddr, FaultReason> {
+    fn look_up(&mut self, mem: &impl ReadPhys, request: Request) -> Result<PhysAddr, FaultReason> {
+        let Request { rid, iova, wants } = request;
         let context = match self.cache.as_ref().and_then(|cache| cache.context(rid)) {
             Some(context) => context,
             None => self.fetch_context(mem, rid)?,
@@ -229,12 +233,11 @@ impl IommuUnit {
     #[inline]
     pub(crate) fn translate_in(
         &mut self,
-        run: &mut Run,
+        (run, who): (&mut Run, usize),
         mem: &impl ReadPhys,
-        (who, rid): (usize, Bdf),
-        iova: u64,
-        wants: Permissions,
+        request: Request,
     ) -> Result<PhysAddr, FaultReason> {
+        let Request { rid, iova, wants } = request;
         if self.cache.is_some() || !self.is_enabled() {
             return self.translate(mem, rid, iova, wants);
         }
@@ -242,17 +245,15 @@ impl IommuUnit {
             self.did_used = domain_id;
             return Ok(addr);
         }
-        self.walk_in(run, mem, (who, rid), iova, wants)
-            .inspect_err(|reason| self.record(rid, iova, wants, *reason))
+        self.walk_in((run, who), mem, request).inspect_err(|reason| self.record(request, *reason))
     }
 
+    /// A walk whose result is good for the run, until a device writes to one of the pages that it read.
     fn walk_in(
         &mut self,
-        run: &mut Run,
+        (run, who): (&mut Run, usize),
         mem: &impl ReadPhys,
-        (who, rid): (usize, Bdf),
-        iova: u64,
-        wants: Permissions,
+        Request { rid, iova, wants }: Request,
     ) -> Result<PhysAddr, FaultReason> {
         let root = PhysAddr::new(self.root);
         let (context, from) = walk::context_from(mem, root, rid)?;
@@ -273,7 +274,7 @@ impl IommuUnit {
     }
 
     /// Records a refused request: the registers hold the first until it is cleared.
-    pub(crate) fn record(&mut self, rid: Bdf, iova: u64, wants: Permissions, reason: FaultReason) {
+    pub(crate) fn record(&mut self, Request { rid, iova, wants }: Request, reason: FaultReason) {
         let write = wants.allow(Permissions::WRITE);
         self.fault_cnt = self.fault_cnt.wrapping_add(1);
         if self.log.len() < FAULT_LOG {
