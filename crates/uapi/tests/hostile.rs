@@ -73,6 +73,17 @@ const PIECES: [&str; 48] = [
     "/* luosim-abi: allow(fd-type) */",
 ];
 
+/// A macro whose expansion moves text, with letters of several bytes in it.
+#[test]
+fn letters_of_several_bytes_in_a_macro() {
+    for text in [
+        "__DECLARE_FLEX_ARRAY( \u{20ac} , };",
+        "struct s { __DECLARE_FLEX_ARRAY(\u{20ac} \u{20ac}, \u{20ac}) };",
+    ] {
+        everything(text);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
 

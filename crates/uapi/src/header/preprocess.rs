@@ -345,7 +345,10 @@ fn is_member(statement: &[u8]) -> bool {
 fn rewrite(text: &mut [u8], name: Range<usize>, which: &[u8]) {
     let arguments = arguments(text, name.end);
     match (which, arguments) {
-        (b"__DECLARE_FLEX_ARRAY", Some((parts, end))) if parts.len() == 2 => {
+        // Text that moves must be of one byte a letter: what is found in it is pointed at where it stood.
+        (b"__DECLARE_FLEX_ARRAY", Some((parts, end)))
+            if parts.len() == 2 && text[name.start..end].is_ascii() =>
+        {
             let part = |index: usize| text[parts[index].clone()].trim_ascii().to_vec();
             let made = [part(0), b" ".to_vec(), part(1), b"[]".to_vec()].concat();
             fill(&mut text[name.start..end]);
