@@ -157,8 +157,18 @@ fn a_restart_boots_with_the_first_command_line() {
     let Some(workshop) = Workshop::new() else { return };
     let program = workshop.compile("restart", Linkage::Dynamic).expect("it compiles").display().to_string();
     for user in users() {
-        let ran = workshop.exec(user, &["--generations", "3", "--", &program]);
-        assert!(ran.status.success() && ran.stdout.contains("PASS restart"), "{}{}", ran.stdout, ran.stderr);
+        for how in [["--generations", "3", "--", &program], ["--generations", "3", "--init", &program]] {
+            let ran = workshop.exec(user, &how);
+            assert!(
+                ran.status.success() && ran.stdout.contains("PASS restart"),
+                "{}{}",
+                ran.stdout,
+                ran.stderr
+            );
+        }
+        // The second generation restarts the machine, and is the last one.
+        let ran = workshop.exec(user, &["--generations", "2", "--init", &program]);
+        assert!(ran.status.success() && !ran.stdout.contains("PASS"), "{}{}", ran.stdout, ran.stderr);
     }
 }
 

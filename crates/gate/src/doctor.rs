@@ -2,12 +2,12 @@
 //!
 //! [`Facts::gather`] tries things in forked children and must be called while the process has one thread;
 //! [`judge`] only looks at what was found.
-#![expect(unsafe_code, reason = "fork, _exit, prctl and rlimits for trying things out")]
+#![expect(unsafe_code, reason = "fork, _exit and prctl for trying things out")]
 
 use std::io;
 
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Resource, getrlimit, pidfd_open};
 use serde::Serialize;
 
 use crate::children::exit;
@@ -181,10 +181,8 @@ fn quiet_device(privileged: bool) -> Option<String> {
 }
 
 fn open_files() -> (u64, u64) {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: writes one live structure.
-    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
-    (limit.rlim_cur, limit.rlim_max)
+    let limit = getrlimit(Resource::Nofile);
+    (limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX))
 }
 
 impl Facts {

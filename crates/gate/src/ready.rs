@@ -8,7 +8,7 @@
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::unix::AsyncFd;
@@ -24,34 +24,37 @@ pub(crate) fn watch(fd: BorrowedFd<'_>) -> io::Result<AsyncFd<OwnedFd>> {
 /// Longest sleep before the runtime's own, which timers wake too: they may be late by as much.
 const NAP: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
-/// Where the event loop sleeps first.
+/// Where the event loop sleeps first. The runtime wants what it calls before it sleeps to be good for any thread, though only one does.
 #[derive(Debug, Default)]
 pub(crate) struct Seat {
-    /// The runtime's epoll instance, and the listener of the generation.
-    at: Mutex<(Option<OwnedFd>, Option<OwnedFd>)>,
+    /// The runtime's epoll instance.
+    runtime: OnceLock<OwnedFd>,
+    /// The listener of the generation.
+    listener: Mutex<Option<OwnedFd>>,
 }
 
 impl Seat {
     /// Sleeps until the listener or the runtime has something to do, but not long; not at all while one of the two is not known.
     /// Whether it slept and was woken.
     pub(crate) fn nap(&self) -> bool {
-        let Ok(at) = self.at.lock() else { return false };
-        let (Some(runtime), Some(listener)) = (&at.0, &at.1) else { return false };
+        let Ok(listener) = self.listener.lock() else { return false };
+        let (Some(runtime), Some(listener)) = (self.runtime.get(), &*listener) else { return false };
         let mut fds = [PollFd::new(listener, PollFlags::IN), PollFd::new(runtime, PollFlags::IN)];
         poll(&mut fds, Some(&NAP)).is_ok_and(|ready| ready > 0)
     }
 
     /// The runtime is built: finds its epoll instance among our descriptors. Without one it sleeps as runtimes do.
     pub(crate) fn know_runtime(&self) {
-        if let Ok(mut at) = self.at.lock() {
-            at.0 = epoll_instance();
+        if let Some(instance) = epoll_instance() {
+            // There is one runtime: the first instance stays.
+            let _ = self.runtime.set(instance);
         }
     }
 
     /// The listener of another generation, or none.
     pub(crate) fn know_listener(&self, listener: Option<OwnedFd>) {
-        if let Ok(mut at) = self.at.lock() {
-            at.1 = listener;
+        if let Ok(mut known) = self.listener.lock() {
+            *known = listener;
         }
     }
 }
@@ -81,7 +84,7 @@ mod tests {
             assert!(!seat.nap(), "nobody sleeps without a listener");
             let ((runtime, mut wakes), (listener, mut calls)) =
                 (io::pipe().expect("room"), io::pipe().expect("room"));
-            seat.at.lock().expect("ours").0 = Some(runtime.into());
+            seat.runtime.set(runtime.into()).expect("the first");
             seat.know_listener(Some(listener.into()));
             assert!(!seat.nap(), "nothing happens");
             let end = if first { &mut wakes } else { &mut calls };
@@ -96,9 +99,9 @@ mod tests {
     #[test]
     fn the_instance_of_a_runtime_is_found_and_is_ready_when_the_runtime_is_woken() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("room");
-        let seat = Seat::default();
+        let mut seat = Seat::default();
         seat.know_runtime();
-        let instance = seat.at.lock().expect("ours").0.take().expect("found");
+        let instance = seat.runtime.take().expect("found");
         let ready = || poll(&mut [PollFd::new(&instance, PollFlags::IN)], Some(&Timespec::default()));
         assert_eq!(ready(), Ok(0));
         let (mut near, far) = std::os::unix::net::UnixStream::pair().expect("room");

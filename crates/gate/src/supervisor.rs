@@ -12,6 +12,7 @@ use std::sync::Arc;
 use luosim_abi::release::ReleaseId;
 use luosim_machine::{BootOptions, BootReport, Kernel, Machine, Outcome};
 use luosim_physmem::{MemError, PhysMem};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -184,7 +185,6 @@ pub fn run(options: Options, watch: &mut dyn Watch, look: Look) -> Result<Finish
 /// Raises our own limit of open files as far as the host lets us: a preserved file takes three descriptors here and none in a kernel.
 /// Programs keep theirs, for what starts them was forked before.
 fn make_room_for_descriptors(privileged: bool) {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let most = std::fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|text| text.trim().parse().ok());
     let raised = privileged
         && most.is_some()

@@ -1,7 +1,8 @@
 //! Hardware of a machine, and what a kernel does with it at boot and at shutdown.
 //!
 //! The hardware belongs to the machine as its memory does: whichever kernel runs has it, and between two kernels nobody. Time passes
-//! for it where the machine says so: [`Machine::tick`] while a kernel runs, and [as many ticks](Hardware::set_phase_ticks) in each phase of a kexec as its owner says, so that DMA goes on in the middle of a boot.
+//! for it where the machine says so: [`Machine::tick`] while a kernel runs, and in each phase of a kexec [as many ticks](Hardware::set_phase_ticks)
+//! as its owner says, so that DMA goes on in the middle of a boot.
 
 use luosim_abi::devices::{iommu, pci};
 use luosim_abi::quirk::Quirk;

@@ -307,7 +307,6 @@ impl Machine {
 
     /// The reboot goes through: devices that came and were not finished are not carried on, and nothing is promised for them.
     pub(crate) fn watch_carried(&mut self) {
-        self.watch_preserved();
         let preserved = self.preserved_devices();
         self.watch.devices.retain(|index, _| preserved.contains(index));
     }

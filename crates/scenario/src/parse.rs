@@ -146,28 +146,29 @@ impl Reader {
     fn machine(&mut self, node: &KdlNode) {
         for entry in node.entries() {
             match entry.name().map(kdl::KdlIdentifier::value) {
+                Some("memory") => self.memory(entry),
                 Some("profile") => self.profile(entry),
                 Some("phase-ticks") => self.phase_ticks(entry),
-                name => self.memory(entry, name == Some("memory")),
+                _ => self.not_of_a_machine(entry),
             }
         }
     }
 
-    fn memory(&mut self, entry: &KdlEntry, named: bool) {
+    fn not_of_a_machine(&mut self, entry: &KdlEntry) {
+        let what = "`machine` takes `memory`, from 16MiB to 1TiB in pages, `profile` and `phase-ticks`";
+        let problem = Diagnostic::new(entry_span(entry), what);
+        self.problems.push(problem.with_help("for example: machine memory=\"256MiB\" profile=\"target\""));
+    }
+
+    fn memory(&mut self, entry: &KdlEntry) {
         let memory = match entry.value() {
-            KdlValue::String(text) if named => names::size(text),
-            KdlValue::Integer(bytes) if named => u64::try_from(*bytes).ok(),
+            KdlValue::String(text) => names::size(text),
+            KdlValue::Integer(bytes) => u64::try_from(*bytes).ok(),
             _ => None,
         };
         match memory.filter(|bytes| bytes % 4096 == 0 && (16 << 20..=1 << 40).contains(bytes)) {
             Some(memory) => self.scenario.memory = memory,
-            None => self.problems.push(
-                Diagnostic::new(
-                    entry_span(entry),
-                    "`machine` takes `memory`, from 16MiB to 1TiB in pages, `profile` and `phase-ticks`",
-                )
-                .with_help("for example: machine memory=\"256MiB\" profile=\"target\""),
-            ),
+            None => self.not_of_a_machine(entry),
         }
     }
 

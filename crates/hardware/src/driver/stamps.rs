@@ -86,17 +86,15 @@ impl Stamps {
         let first = bad.len();
         let rest = bytes.as_chunks::<UNIT>().1;
         let blocks = bytes.chunks(BLOCK).zip(good.bytes.chunks_mut(BLOCK)).zip((at..).step_by(BLOCK));
-        for ((block, known), at) in blocks.filter(|((block, known), _)| !settled || block != known) {
-            let units = block.as_chunks::<UNIT>().0.iter().zip(known.as_chunks_mut::<UNIT>().0);
-            for (iova, (unit, known)) in (at..).step_by(UNIT).zip(units) {
-                let stamp = Stamp::read_from_bytes(unit).expect("as long as a stamp");
-                let seq = stamp.seq.get();
-                if seq > 0 && seq >= least && (known == unit || stamp.is_of(iova, cookie)) {
-                    *known = *unit;
-                    good.lowest = good.lowest.min(seq);
-                } else if bad.len() < limit {
-                    bad.push(wrong(iova, Some(stamp)));
-                }
+        let changed = blocks.filter(|((block, known), _)| !settled || block != known);
+        for (iova, unit, known) in changed.flat_map(|((block, known), at)| units(at, block, known)) {
+            let stamp = Stamp::read_from_bytes(unit).expect("as long as a stamp");
+            let seq = stamp.seq.get();
+            if seq > 0 && seq >= least && (known == unit || stamp.is_of(iova, cookie)) {
+                *known = *unit;
+                good.lowest = good.lowest.min(seq);
+            } else if bad.len() < limit {
+                bad.push(wrong(iova, Some(stamp)));
             }
         }
         if !rest.is_empty() && bad.len() < limit {
@@ -110,6 +108,16 @@ impl Stamps {
             self.0.remove(&at);
         }
     }
+}
+
+/// Each whole unit of two blocks from address `at` on, with its own address.
+fn units<'b>(
+    at: u64,
+    block: &'b [u8],
+    known: &'b mut [u8],
+) -> impl Iterator<Item = (u64, &'b [u8; UNIT], &'b mut [u8; UNIT])> {
+    let pairs = block.as_chunks().0.iter().zip(known.as_chunks_mut().0);
+    (at..).step_by(UNIT).zip(pairs).map(|(iova, (unit, known))| (iova, unit, known))
 }
 
 #[cfg(test)]

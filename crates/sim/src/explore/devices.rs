@@ -1,9 +1,9 @@
 //! Device workloads that no test author wrote: a seed is a scenario.
 //!
-//! One or two VMMs with guest memory, an iommufd and a device each, whose DMA runs all the time; one to three kexecs in a row. On the way
+//! One or two VMMs with guest memory, an iommufd and a device each, whose DMA runs all the time; one to four kexecs in a row. On the way
 //! the seed puts what goes wrong in real life: a device before its iommufd, memory in another session, mappings after they are fixed, a
-//! reboot that a device refuses or that is told to stop, a FINISH that comes too early, a stranger's device on the bus. What each call must
-//! answer follows from the few things the generator knows; what DMA must be like is checked by the machine ([`luosim_machine::Machine::take_violations`]).
+//! reboot that a device refuses or that is told to stop, a FINISH that comes too early, a stranger's device on the bus, devices that a refused reboot
+//! left frozen. What each call must answer follows from the few things the generator knows; what DMA must be like is checked by the machine ([`luosim_machine::Machine::take_violations`]).
 //!
 //! A finding is shrunk by leaving steps out and making numbers smaller. What a step must answer once others are gone is asked of kernels
 //! without the quirk that is looked for: they are the reference of this half of the explorer.
@@ -371,6 +371,7 @@ struct Draw {
     quirk: Option<Quirk>,
     /// Nothing that could be left out is done.
     plain: bool,
+    /// How long each phase of a kexec lasts; `None`: as long as the hardware has it.
     phase_ticks: Option<u32>,
     /// How often each device was reset: its VMM closed it.
     resets: i128,
